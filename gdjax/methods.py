@@ -1,0 +1,175 @@
+"""Update rules that optax lacks, and the one place that turns a method's name into a `Method`.
+
+A method is a function from numbers (a learning rate, a momentum) to an optax optimizer. It is called inside the traced program, so
+its numbers are data: a new learning rate is never a new compilation (the wish of optax issue 577).
+
+optax's `sgd(momentum=...)` is the heavy ball exactly as long as the rate is constant (it accumulates m <- beta m + g and moves by
+-eta m, so a changed rate also rescales the remembered steps). Its `nesterov=True` records the extrapolated points y_t, where the
+gradient is taken; the textbooks' statements are about x_t. `heavy_ball` and `nesterov` here are the textbooks'.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+from jaxtyping import Array, Int
+
+from gdjax.records import InputError, Params, unknown_name
+
+
+_NEEDS_MORE = {
+    "galore": "projects gradients of matrices and has nothing to do on vectors",
+    "lbfgs": "searches along a line and needs the objective itself at every step",
+    "sophia": "estimates the Hessian and needs the objective itself at every step",
+}
+
+
+class HeavyBallState(NamedTuple):
+    """x_{t-1}, of which the next step keeps the momentum."""
+
+    previous: Params
+
+
+def heavy_ball(learning_rate: float, momentum: float = 0.9) -> optax.GradientTransformation:
+    """x_{t+1} = x_t - learning_rate grad f(x_t) + momentum (x_t - x_{t-1}), x_{-1} = x_0 (Polyak 1964).
+
+    On a quadratic it is stable iff learning_rate * L < 2 (1 + momentum), for 0 <= momentum < 1.
+    """
+
+    def init(params: Params) -> HeavyBallState:
+        return HeavyBallState(params)
+
+    def update(gradient: Params, state: HeavyBallState, params: Params) -> tuple[Params, HeavyBallState]:
+        updates = jax.tree.map(lambda g, x, z: momentum * (x - z) - learning_rate * g, gradient, params, state.previous)
+        return updates, HeavyBallState(params)
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+class NesterovState(NamedTuple):
+    """x_t, the point that theorems speak of; the engine's own parameters are y_t, where the gradient is taken."""
+
+    iterate: Params
+    step: Int[Array, ""]
+
+
+def _extrapolated(learning_rate: float, momentum: Callable[[Array], Any]) -> optax.GradientTransformation:
+    def init(params: Params) -> NesterovState:
+        return NesterovState(params, jnp.zeros((), jnp.int32))
+
+    def update(gradient: Params, state: NesterovState, params: Params) -> tuple[Params, NesterovState]:
+        iterate = jax.tree.map(lambda y, g: y - learning_rate * g, params, gradient)
+        beta = momentum(state.step)
+        updates = jax.tree.map(lambda x, z, y: x + beta * (x - z) - y, iterate, state.iterate, params)
+        return updates, NesterovState(iterate, state.step + 1)
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def nesterov(learning_rate: float, momentum: float = 0.9) -> optax.GradientTransformation:
+    """x_{t+1} = y_t - learning_rate grad f(y_t), y_{t+1} = x_{t+1} + momentum (x_{t+1} - x_t), y_0 = x_0.
+
+    With momentum (sqrt(kappa) - 1) / (sqrt(kappa) + 1) and rate 1/L it is the constant scheme of Nesterov (2004, section 2.2). The
+    records are of x_t.
+    """
+    return _extrapolated(learning_rate, lambda step: momentum)
+
+
+def nesterov_convex(learning_rate: float) -> optax.GradientTransformation:
+    """`nesterov` with momentum t / (t + 3) after step t = 0, 1, ..: for convex f, f(x_t) - f* = O(1/t^2). The records are of x_t."""
+    return _extrapolated(learning_rate, lambda step: step / (step + 3.0))
+
+
+def reported_point(state: Any, params: Params) -> Params:
+    """The point that a method stands for: its state's `iterate` where it keeps one apart from where it takes gradients."""
+    return getattr(state, "iterate", params)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A function from numbers to an optax optimizer, with the settings that shape the program held fast."""
+
+    name: str
+    build: Callable[..., optax.GradientTransformation]
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, **numbers: Any) -> optax.GradientTransformationExtraArgs:
+        """The optimizer with these numbers, traced or not."""
+        return optax.with_extra_args_support(self.build(**numbers, **dict(self.settings)))
+
+
+def resolve(method: str | Callable[..., optax.GradientTransformation], numbers: Mapping[str, Any]) -> tuple[Method, tuple[str, ...]]:
+    """Find a method, and which of `numbers` are traced; the others shape its program.
+
+    Parameters
+    ----------
+    method
+        The name of a function here, in `optax` or in `optax.contrib` (in that order), or a callable of that kind.
+    numbers
+        The keywords given for it: sequences are swept.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or keyword, a missing learning rate, or a sequence where only one value is possible.
+    """
+    build = _named(method) if isinstance(method, str) else method
+    name = method if isinstance(method, str) else getattr(method, "__name__", "custom")
+    parameters = inspect.signature(build).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for given in numbers:
+        if given not in parameters and not anything:
+            raise unknown_name(f"axis or number of method '{name}'", given, [*parameters, "batch_size", "seed"])
+    for required, parameter in parameters.items():
+        if required == "learning_rate" and parameter.default in (inspect.Parameter.empty, None) and required not in numbers:
+            raise InputError(f"method '{name}' needs learning_rate, a number or a sequence of numbers, e.g. learning_rate=[0.001, 0.01].")
+    traced = tuple(given for given in numbers if not _shapes_the_program(parameters.get(given), numbers[given]))
+    fixed = [given for given in numbers if given not in traced]
+    for given in fixed:
+        if jnp.ndim(numbers[given]) > 0:
+            raise InputError(f"{given} of method '{name}' shapes its program and can't be swept: give one value and call sweep once for each.")
+    return Method(name, build, tuple((given, numbers[given]) for given in sorted(fixed))), traced
+
+
+@functools.cache
+def available() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Every method that has a name, with its builder."""
+    found: dict[str, Callable[..., optax.GradientTransformation]] = {}
+    for module in (optax.contrib, optax, sys.modules[__name__]):
+        found |= {name: build for name, build in vars(module).items() if _is_method(name, build)}
+    return found
+
+
+def _is_method(name: str, build: Any) -> bool:
+    """Whether `build` makes an optimizer out of a learning rate, and needs nothing else."""
+    if not inspect.isfunction(build) or name.startswith(("_", "scale_by_")) or name in _NEEDS_MORE:
+        return False
+    signature = inspect.signature(build)
+    needed = {name for name, p in signature.parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    rate = {"learning_rate", "max_learning_rate"} & set(signature.parameters)
+    return bool(rate) and needed <= rate and "GradientTransformation" in str(signature.return_annotation)
+
+
+def _named(name: str) -> Callable[..., optax.GradientTransformation]:
+    if name in _NEEDS_MORE:
+        raise InputError(f"method '{name}' can't be used here: it {_NEEDS_MORE[name]}. Allowed: {', '.join(sorted(available()))}.")
+    methods = available()
+    if name not in methods:
+        raise unknown_name("method", name, methods)
+    return methods[name]
+
+
+def _shapes_the_program(parameter: inspect.Parameter | None, given: Any) -> bool:
+    """A flag, a name, a count of things or a function decides what is computed; any other number is data."""
+    default = None if parameter is None else parameter.default
+    counts = isinstance(default, int) and not isinstance(default, bool)
+    return counts or isinstance(default, bool | str) or isinstance(given, bool | str) or callable(given)

@@ -1,0 +1,77 @@
+"""Predictors, and how a loss through them is evaluated for many runs at once.
+
+An evaluation takes lanes (runs in the last axis) and gives the weighted objective and its gradient for each. `PerExample` makes one
+from any loss by autodiff. `Linear` writes the same out as two matrix products: reverse-mode autodiff under `vmap` computes the same
+numbers, but turns a matrix round in every step (two transposes and four copies in the HLO, 2 to 6 times the time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gdjax.records import Lanes, Params
+
+
+def linear(params: Float[Array, " p"], features: Float[Array, "... p"]) -> Float[Array, "..."]:
+    """Predict features @ params; an intercept is a feature that is always 1."""
+    return features @ params
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Evaluate sum_i w_i loss(x_i . params, y_i) + ridge ||params without the intercept||^2 for all lanes.
+
+    The examples are (features, target); `constants` holds the loss's own numbers, and `ridge` where there is one. Both products take
+    all lanes together, so that lanes which see the same examples share them.
+    """
+
+    loss: Callable[..., Array]
+    intercept: bool = True
+
+    def __call__(
+        self, lanes: Float[Array, "p lanes"], constants: dict[str, Any], examples: tuple[Array, Array], weights: Any
+    ) -> tuple[Float[Array, " lanes"], Float[Array, "p lanes"]]:
+        features, target = examples
+        numbers = {name: number for name, number in constants.items() if name != "ridge"}
+        predictions = jnp.matmul(features, lanes, precision="highest")
+        losses, slopes = jax.jvp(
+            lambda prediction: self.loss(prediction, target[:, None], **numbers), (predictions,), (jnp.ones_like(predictions),)
+        )
+        weights = jnp.broadcast_to(weights, target.shape)[:, None]
+        value = jnp.sum(weights * losses, axis=0)
+        gradient = jnp.matmul(features.T, weights * slopes, precision="highest")
+        if "ridge" in constants:
+            penalised = lanes.at[0].set(0.0) if self.intercept else lanes
+            value = value + constants["ridge"] * jnp.sum(jnp.square(penalised), axis=0)
+            gradient = gradient + 2.0 * constants["ridge"] * penalised
+        return value, gradient
+
+
+@dataclass(frozen=True)
+class PerExample:
+    """Evaluate sum_i w_i loss(params, example_i) for all lanes, the gradient by autodiff."""
+
+    loss: Callable[[Params, Any], Array]
+
+    def __call__(
+        self, lanes: Lanes, constants: dict[str, Any], examples: PyTree, weights: Any
+    ) -> tuple[Float[Array, " lanes"], Lanes]:
+        def weighted(params: Params) -> Array:
+            losses = jax.vmap(lambda example: self.loss(params, example, **constants))(examples)
+            return jnp.sum(weights * losses)
+
+        return jax.vmap(jax.value_and_grad(weighted), in_axes=-1, out_axes=(0, -1))(lanes)
+
+
+def diagonal_quadratic(
+    lanes: Float[Array, "p lanes"], constants: dict[str, Any], examples: tuple[()], weights: Any
+) -> tuple[Float[Array, " lanes"], Float[Array, "p lanes"]]:
+    """Evaluate sum_j eigenvalues_j x_j^2 / 2, a quadratic in its own eigenbasis; it is no mean over examples."""
+    gradient = constants["eigenvalues"][:, None] * lanes
+    return 0.5 * jnp.sum(lanes * gradient, axis=0), gradient

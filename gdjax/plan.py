@@ -1,0 +1,163 @@
+"""Cut a sweep into blocks of equal shape: what runs together, in how many programs, within how much memory.
+
+A sweep is a product of members (problems), streams (seeds and batch sizes) and lanes (numbers of the method). On a CPU a block is
+kept small enough for its parameters to stay in cache; elsewhere it is as large as memory allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, PyTree
+
+from gdjax.methods import Method
+from gdjax.records import Problem
+from gdjax.samplers import Sampler
+
+PROGRAM_SECONDS = 0.35
+"""What another program costs to compile (measured: 0.2 to 0.4 s for a linear model on 2 CPU cores)."""
+
+FLOPS_PER_SECOND = 2e10
+"""What a core does in the products of a step (measured: 1e10 to 6e10)."""
+
+CACHED_BYTES = 16 * 1024
+"""Parameters of a block that stay close to a CPU core; with larger blocks a lane took up to twice as long (p = 2 to 100)."""
+
+GATHERED_BYTES = 256 * 1024
+"""Examples gathered at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that shapes a program beside the shapes of its arrays: where both are equal, the program is shared."""
+
+    method: Method
+    build: Callable[..., Problem] | None  # of the members' numbers, inside the program; None for one given problem
+    sampler: Sampler | None  # None where every step takes the full gradient
+    dtype: str
+    width: int = 1  # lanes of a block, which no array shows where nothing of the method is swept
+    tile: int = 1  # steps whose examples are gathered together
+    ragged: bool = False  # whether batches are filled up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A sweep as plain arrays: every member x batch size x seed x lane is one run."""
+
+    problem: Problem
+    start: PyTree | None
+    members: dict[str, Float[np.ndarray, " members"]]
+    batch_sizes: Sequence[int]
+    seeds: Sequence[int]
+    numbers: dict[str, Float[np.ndarray, " lanes"]]
+    lengths: Sequence[int]  # steps that a run of each batch size takes
+    steps: Int[np.ndarray, " records"]  # when to record: ascending from 0, each length among them
+
+    @property
+    def num_members(self) -> int:
+        """Problems: one, unless a builder's numbers are swept."""
+        return max([len(column) for column in self.members.values()], default=1)
+
+    @property
+    def num_lanes(self) -> int:
+        """Combinations of the method's numbers."""
+        return max([len(column) for column in self.numbers.values()], default=1)
+
+    @property
+    def num_parameters(self) -> int:
+        """p, in all leaves of the parameters together."""
+        return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(self.problem.start))
+
+    def steps_of(self, size: int) -> Int[np.ndarray, " records"]:
+        """When a run of that batch size records."""
+        return self.steps[self.steps <= self.lengths[size]]
+
+
+class Block(NamedTuple):
+    """One execution of a program: positions in the grid, and the shape they are filled up to."""
+
+    recipe: Recipe
+    batch: int  # the largest batch size of the group, which the others are filled up to
+    members: range
+    streams: tuple[tuple[int, int], ...]  # (batch size, seed)
+    lanes: range
+    shape: tuple[int, int, int]  # members, streams and lanes of the program
+    rows: int  # steps of one execution; a longer run goes on in another
+
+    @property
+    def size(self) -> int:
+        """The batch size that stands for the group's: all have the same length."""
+        return self.streams[0][0]
+
+
+def plan(grid: Grid, recipe: Recipe, *, budget: int, workers: int) -> list[Block]:
+    """Cut the grid into blocks, `workers` of which take at most `budget` bytes together."""
+    return [block for sizes in groups(grid, recipe) for block in _cut_group(grid, recipe, sizes, budget // workers, workers)]
+
+
+def groups(grid: Grid, recipe: Recipe) -> list[tuple[int, ...]]:
+    """Decide which batch sizes share a program, as positions in the grid.
+
+    One program for all takes every batch as large as the largest, one for each size costs a compilation each; the cheaper is taken.
+    Runs of different length keep programs of their own.
+    """
+    alone = [(size,) for size in range(len(grid.batch_sizes))]
+    if recipe.sampler is None or len(set(grid.lengths)) > 1:
+        return alone
+    filled = sum(max(grid.batch_sizes) - batch for batch in grid.batch_sizes)
+    runs = grid.num_members * len(grid.seeds) * grid.num_lanes
+    extra_seconds = 4.0 * filled * grid.num_parameters * runs * grid.lengths[0] / FLOPS_PER_SECOND
+    return alone if extra_seconds > PROGRAM_SECONDS * (len(alone) - 1) else [tuple(range(len(alone)))]
+
+
+def _cut_group(grid: Grid, recipe: Recipe, sizes: tuple[int, ...], budget: int, workers: int) -> Iterator[Block]:
+    streams = [(size, seed) for size in sizes for seed in range(len(grid.seeds))]
+    batch = max(grid.batch_sizes[size] for size in sizes)
+    shape = _block_shape(grid, len(streams), len(grid.steps_of(sizes[0])), budget, workers)
+    recipe = replace(recipe, width=shape[2])
+    rows = 0
+    if recipe.sampler is not None:
+        ragged = len(sizes) > 1 or grid.problem.num_examples % batch != 0
+        recipe = replace(recipe, tile=_tile(grid, batch, sizes[0]), ragged=ragged)
+        rows = max(1, budget // (16 * batch * shape[1]))
+    for stream in _parts(streams, shape[1]):
+        for member in _parts(range(grid.num_members), shape[0]):
+            for lane in _parts(range(grid.num_lanes), shape[2]):
+                yield Block(recipe, batch, member, tuple(stream), lane, shape, rows)
+
+
+def _block_shape(grid: Grid, num_streams: int, num_records: int, budget: int, workers: int) -> tuple[int, int, int]:
+    """Members, streams and lanes of a block."""
+    evaluated = 3 * grid.problem.num_examples if grid.problem.hessian is None else 0
+    run_bytes = 8 * (4 * num_records + 8 * grid.num_parameters + evaluated)
+    total = grid.num_members * num_streams * grid.num_lanes
+    most = max(1, min(total, budget // run_bytes))
+    if jax.default_backend() == "cpu":
+        most = min(most, max(128, min(512, CACHED_BYTES // (8 * grid.num_parameters))))
+    lanes = min(grid.num_lanes, most)
+    if total >= 128 and num_streams * grid.num_members < workers:
+        lanes = min(lanes, math.ceil(grid.num_lanes / workers))  # a block for every core
+    lanes = _even(grid.num_lanes, lanes)
+    streams = _even(num_streams, most // lanes)
+    return _even(grid.num_members, most // (lanes * streams)), streams, lanes
+
+
+def _tile(grid: Grid, batch: int, size: int) -> int:
+    """How many steps' examples to gather together: those up to the next record, within reason."""
+    per_example = sum(leaf.nbytes // grid.problem.num_examples for leaf in jax.tree.leaves(grid.problem.data))
+    gap = int(np.diff(grid.steps_of(size)).max(initial=1))
+    return max(1, min(gap, GATHERED_BYTES // (batch * per_example)))
+
+
+def _even(total: int, most: int) -> int:
+    """The size of the fewest equal parts of at most `most`."""
+    return math.ceil(total / math.ceil(total / max(1, most)))
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Any]:
+    return (items[i : i + size] for i in range(0, len(items), size))

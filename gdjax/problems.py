@@ -1,0 +1,295 @@
+"""Objectives whose truth is known: their minimizer, minimum, smoothness L and strong convexity mu.
+
+A builder takes arrays or numbers. On the host it computes in NumPy's float64; inside a trace (a sweep over a builder's own numbers)
+it computes in JAX with the same formulas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from gdjax import losses, models
+from gdjax.records import InputError, Params, Problem
+
+HESSIAN_LIMIT = 4096
+"""Above this many parameters the Hessian is not formed unless asked for: p^2 numbers are 134 MB there."""
+
+
+def least_squares(
+    X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: bool = True, *, hessian: bool | None = None
+) -> Problem:
+    """J(theta) = (1/n) ||[1 X] theta - y||^2, theta = (b, w_1..w_p), started at zero.
+
+    The Hessian is (2/n) [1 X]'[1 X], so gradient descent is stable iff learning_rate < 2 / L = 1 / lambda_max([1 X]'[1 X] / n). The
+    minimizer comes from a QR and a singular value decomposition. Where columns are constant or collinear it is the one of least norm,
+    which gradient descent from zero converges to, and mu is the smallest eigenvalue that is not zero.
+
+    Parameters
+    ----------
+    intercept
+        Whether to put a column of ones before the features.
+    hessian
+        Whether to take full gradients through the Hessian, p^2 a step instead of 2 n p; by default where that is less work.
+
+    Raises
+    ------
+    InputError
+        For arrays of other shapes, without rows, or with NaN or infinite entries.
+
+    >>> problem = least_squares([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+    >>> [round(float(x), 12) for x in problem.minimizer]
+    [1.0, 2.0]
+    """
+    features, target = _checked(X, y)
+    names = tuple(f"w{j + 1}" for j in range(features.shape[1]))
+    if intercept:
+        features, names = _with_ones(features), ("b", *names)
+    truth = _least_squares_truth(features, target, form_hessian=_hessian_pays(features.shape) if hessian is None else hessian)
+    return Problem(
+        evaluate=models.Linear(losses.squared_error, intercept=intercept),
+        name="least_squares",
+        parameter_names=names,
+        data=(features, target),
+        start=_module(features).zeros(features.shape[1]),
+        **truth,
+    )
+
+
+def notebook_line(*, hessian: bool | None = None) -> Problem:
+    """The notebook's line y = 2.5 + 1.7 x + noise: 80 points on [0, 10], unit normal noise of NumPy's seed 42, unscaled.
+
+    Its condition number is 137.65 and its stability edge 0.0291586.
+    """
+    rng = np.random.default_rng(42)
+    x = np.linspace(0, 10, 80)
+    return least_squares(x[:, None], 2.5 + 1.7 * x + rng.normal(0, 1.0, size=x.size), hessian=hessian)
+
+
+def random_linear(
+    *, num_examples: int = 500, num_features: int = 3, noise: float = 0.3, seed: int = 42, hessian: bool | None = None
+) -> Problem:
+    """Standard normal features and y = 3 + X w + noise, of the page's kind: w = (2, -1.5, 0.5), continued with zeros.
+
+    The draws are NumPy's, not the page's torch ones.
+    """
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(num_examples, num_features))
+    w = np.resize(np.array([2.0, -1.5, 0.5]), num_features) * (np.arange(num_features) < 3)
+    return least_squares(X, 3.0 + X @ w + noise * rng.normal(size=num_examples), hessian=hessian)
+
+
+def designed_spectrum(eigenvalues: Float[ArrayLike, " p"], start: Float[ArrayLike, " p"] | None = None) -> Problem:
+    """f(x) = x' diag(eigenvalues) x / 2, started at ones: any spectrum, and with it any rate, by construction.
+
+    It is no mean over examples, so every sampler takes the full gradient. Its minimizer is 0 and its minimum 0.
+    """
+    xp = _module(eigenvalues, start)
+    spectrum = xp.asarray(eigenvalues, dtype=float)
+    if spectrum.ndim != 1 or spectrum.size == 0:
+        raise InputError(f"eigenvalues has shape {spectrum.shape}; give a sequence of one or more numbers.")
+    if xp is np and not (np.isfinite(spectrum).all() and (spectrum >= 0).all() and (spectrum > 0).any()):
+        raise InputError(f"eigenvalues must be finite and 0 or more, at least one above 0; given {spectrum.tolist()}.")
+    begin = xp.ones_like(spectrum) if start is None else xp.asarray(start, dtype=float)
+    if begin.shape != spectrum.shape:
+        raise InputError(f"start has shape {begin.shape}, eigenvalues {spectrum.shape}: they must be alike.")
+    return Problem(
+        evaluate=models.diagonal_quadratic,
+        name="designed_spectrum",
+        parameter_names=tuple(f"x{j + 1}" for j in range(spectrum.size)),
+        constants={"eigenvalues": spectrum},
+        start=begin,
+        minimizer=xp.zeros_like(spectrum),
+        minimum=xp.zeros(()),
+        smoothness=spectrum.max(),
+        strong_convexity=xp.min(xp.where(spectrum > 0, spectrum, xp.inf)),
+    )
+
+
+def logistic(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: bool = True, *, ridge: float = 0.0) -> Problem:
+    """mean log(1 + exp(-y_i x_i'theta)) + ridge ||w||^2 for two classes; the intercept is not penalised.
+
+    Whatever the two values of y are, the greater one is the class +1. With ridge > 0 the minimizer is found by Newton's method to
+    round-off, and `smoothness` is the bound lambda_max([1 X]'[1 X]/n) / 4 + 2 ridge. With ridge = 0 separable classes have no
+    minimizer, so none is given. `strong_convexity` is the smallest Hessian eigenvalue at the minimizer, the local rate's.
+    """
+    features, target = _checked(X, y)
+    classes = np.unique(np.asarray(target))
+    if classes.size != 2:
+        raise InputError(f"logistic needs a target of exactly two values; given {classes.size}: {classes[:5].tolist()}.")
+    target = np.where(np.asarray(target) == classes[1], 1.0, -1.0)
+    names = tuple(f"w{j + 1}" for j in range(features.shape[1]))
+    if intercept:
+        features, names = _with_ones(features), ("b", *names)
+    penalty = np.full(features.shape[1], 2.0 * ridge)
+    penalty[: int(intercept)] = 0.0
+    gram = np.linalg.eigvalsh(features.T @ features / len(target))
+    truth = _logistic_truth(features, target, ridge, penalty) if ridge > 0 else {}
+    return Problem(
+        evaluate=models.Linear(losses.logistic, intercept=intercept),
+        name="logistic",
+        parameter_names=names,
+        data=(features, target),
+        constants={"ridge": ridge} if ridge > 0 else {},
+        start=np.zeros(features.shape[1]),
+        smoothness=gram[-1] / 4.0 + 2.0 * ridge,
+        **truth,
+    )
+
+
+def from_file(kind: str, *, scale: str = "none", intercept: bool = True, hessian: bool | None = None, **options: Any) -> Problem:
+    """Least squares on a data set: `kind` names a reader of `gdjax.data`, `options` are that reader's.
+
+    Parameters
+    ----------
+    scale
+        "none" leaves the columns as they are; "standardize" takes each to mean 0 and standard deviation 1.
+    """
+    if scale not in ("none", "standardize"):
+        raise InputError(f"problem.scale={scale!r} is not allowed: it is none or standardize.")
+    from gdjax import data
+    table = data.read(kind, **options)
+    if scale == "standardize":
+        table = data.standardize(table)
+    built = least_squares(table.features, table.target, intercept=intercept, hessian=hessian)
+    names = ("b",) * intercept + table.feature_names
+    return _renamed(built, table.source, names)
+
+
+def from_loss(
+    loss: Callable[[Params, Any], Array],
+    data: PyTree,
+    start: Params,
+    *,
+    minimizer: Params | None = None,
+    minimum: float | None = None,
+    smoothness: float | None = None,
+    strong_convexity: float | None = None,
+) -> Problem:
+    """f(params) = mean_i loss(params, example_i), for any loss that JAX can differentiate.
+
+    Parameters
+    ----------
+    loss
+        (params, example) -> scalar. Define it once, at module level: every new function object is compiled anew.
+    data
+        The examples: arrays, or a pytree of them, whose first axes all have length n.
+    start
+        Where every run begins: a pytree of floats.
+    """
+    examples = jax.tree.map(np.asarray, data)
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}
+    if len(lengths) != 1 or lengths == {()} or lengths == {(0,)}:
+        raise InputError(f"data must be arrays with one common first axis of at least one example; given first axes {sorted(lengths)}.")
+    return Problem(
+        evaluate=models.PerExample(loss),
+        name=getattr(loss, "__name__", "from_loss"),
+        data=examples,
+        start=jax.tree.map(lambda x: np.asarray(x, dtype=float), start),
+        minimizer=None if minimizer is None else jax.tree.map(lambda x: np.asarray(x, dtype=float), minimizer),
+        minimum=minimum,
+        smoothness=smoothness,
+        strong_convexity=strong_convexity,
+    )
+
+
+def _module(*arrays: Any) -> Any:
+    """JAX inside a trace, NumPy's float64 on the host."""
+    return jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)) else np
+
+
+def _checked(X: Any, y: Any) -> tuple[Any, Any]:
+    xp = _module(X, y)
+    features, target = xp.asarray(X, dtype=float), xp.asarray(y, dtype=float)
+    if features.ndim == 1:
+        features = features[:, None]
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = target[:, 0]  # a column against a vector would broadcast to n x n, silently
+    if features.ndim != 2 or target.shape != features.shape[:1]:
+        raise InputError(f"X has shape {np.shape(X)} and y {np.shape(y)}: they must be (n, p) and (n,).")
+    if 0 in features.shape:
+        raise InputError(f"X has shape {features.shape}: there must be at least one row and one column.")
+    if xp is np:
+        for name, array in (("X", features), ("y", target)):
+            bad = int(np.count_nonzero(~np.isfinite(array)))
+            if bad:
+                raise InputError(f"{name} holds {bad} NaN or infinite entries: drop or fill those rows first.")
+    return features, target
+
+
+def _with_ones(features: Any) -> Any:
+    xp = _module(features)
+    return xp.concatenate([xp.ones((features.shape[0], 1), features.dtype), features], axis=1)
+
+
+def _hessian_pays(shape: tuple[int, ...]) -> bool:
+    n, p = shape
+    return p <= min(2 * n, HESSIAN_LIMIT)
+
+
+def _least_squares_truth(features: Any, target: Any, *, form_hessian: bool) -> dict[str, Any]:
+    """The minimum-norm minimizer and the spectrum of H = (2/n) X'X, by way of X = QR and the singular values of R."""
+    xp = _module(features, target)
+    n = target.shape[0]
+    Q, R = xp.linalg.qr(features)
+    U, singular, Vt = xp.linalg.svd(R, full_matrices=False)
+    present = singular > singular[0] * max(features.shape) * np.finfo(np.float64).eps
+    if xp is np and not present.all():
+        _warn_collinear(int(present.sum()), features)
+    inverse = xp.where(present, 1.0 / xp.where(present, singular, 1.0), 0.0)
+    minimizer = Vt.T @ (inverse * (U.T @ (Q.T @ target)))
+    curvatures = 2.0 * singular**2 / n
+    residual = features @ minimizer - target
+    return {
+        "minimizer": minimizer,
+        "minimum": residual @ residual / n,
+        "smoothness": curvatures[0],
+        "strong_convexity": xp.min(xp.where(present, curvatures, xp.inf)),
+        "hessian": 2.0 * (R.T @ R) / n if form_hessian else None,
+    }
+
+
+def _warn_collinear(rank: int, features: np.ndarray) -> None:
+    constant = int(np.count_nonzero(np.ptp(features, axis=0) == 0.0))
+    warnings.warn(
+        f"the columns of X are collinear: rank {rank} of {features.shape[1]} ({constant} constant, an intercept's column counted). "
+        "The minimizer is the one of least norm and mu the smallest nonzero eigenvalue.",
+        stacklevel=4,
+    )
+
+
+def _logistic_truth(features: np.ndarray, target: np.ndarray, ridge: float, penalty: np.ndarray) -> dict[str, Any]:
+    """Minimize by Newton's method, halving a step that would raise the objective."""
+
+    def objective(theta: np.ndarray) -> float:
+        return float(np.mean(np.logaddexp(0.0, -target * (features @ theta))) + 0.5 * penalty @ theta**2)
+
+    def derivatives(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probability = 1.0 / (1.0 + np.exp(target * (features @ theta)))  # of being classed wrongly
+        gradient = -features.T @ (target * probability) / len(target) + penalty * theta
+        curvature = features.T @ ((probability * (1 - probability))[:, None] * features) / len(target)
+        return gradient, curvature + np.diag(penalty)
+
+    theta = np.zeros(features.shape[1])
+    for _ in range(100):
+        gradient, hessian = derivatives(theta)
+        step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
+        while objective(theta - step) > objective(theta) and np.abs(step).max() > 1e-16 * (1 + np.abs(theta).max()):
+            step = step / 2
+        theta = theta - step
+        if np.abs(step).max() <= 1e-15 * (1 + np.abs(theta).max()):
+            break
+    curvatures = np.linalg.eigvalsh(derivatives(theta)[1])
+    positive = curvatures[curvatures > curvatures[-1] * len(theta) * np.finfo(float).eps]
+    return {"minimizer": theta, "minimum": objective(theta), "strong_convexity": positive[0]}
+
+
+def _renamed(problem: Problem, name: str, parameter_names: tuple[str, ...]) -> Problem:
+    return dataclasses.replace(problem, name=name, parameter_names=parameter_names)

@@ -1,0 +1,266 @@
+"""Compile one program for each shape of a plan, and run its blocks: on a CPU as many at once as there are cores."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, PyTree
+
+from gdjax.descent import Progress, Schedule, begin, descend
+from gdjax.plan import Block, Grid, Recipe, plan
+from gdjax.records import Measurement, Problem, Trajectory
+from gdjax.samplers import ABSENT, generator
+
+
+class Observer:
+    """Hears how a sweep goes along; this one does nothing with it."""
+
+    def compiled(self, seconds: float) -> None:
+        """A program has been traced and compiled."""
+
+    def advanced(self, done: int, total: int) -> None:
+        """`done` of `total` blocks have run."""
+
+
+class Results(NamedTuple):
+    """What runs left. Axes: members, batch sizes and seeds (one axis of streams within a block), records or parameters, lanes."""
+
+    records: Measurement
+    diverged_at: Int[np.ndarray, "members *streams lanes"]
+    params: Float[np.ndarray, "members *streams parameters lanes"]
+
+
+def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Results:
+    """Run every run of the grid in blocks that take at most `budget` bytes together."""
+    workers = _num_workers()
+    blocks = plan(grid, recipe, budget=budget, workers=workers)
+    problem = _on_device(grid.problem, recipe) if recipe.build is None else None
+    results: Results | None = None
+    with _in_order(lambda block: _execute(block, grid, problem, observer), blocks, workers) as outcomes:
+        for done, (block, outcome) in enumerate(zip(blocks, outcomes, strict=True), start=1):
+            results = _place(results, grid, block, outcome)
+            observer.advanced(done, len(blocks))
+    assert results is not None
+    return results
+
+
+def _program(
+    recipe: Recipe,
+    problem: Problem | None,
+    start: PyTree | None,
+    members: dict[str, jax.Array],
+    numbers: dict[str, jax.Array],
+    indices: jax.Array | None,
+    schedule: Schedule,
+    progress: Progress | None,
+) -> tuple[Progress, Trajectory]:
+    """A block: one problem's lanes, mapped over streams, mapped over members."""
+
+    def one(problem: Problem, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
+        if progress is None:
+            progress = begin(problem, recipe.method, numbers, recipe.width, full=indices is None)
+        progress, trajectory = descend(
+            problem, recipe.method, numbers, indices, schedule, progress, tile=recipe.tile, ragged=recipe.ragged
+        )
+        flat = [leaf.reshape(-1, recipe.width) for leaf in jax.tree.leaves(trajectory.params)]
+        return progress, trajectory._replace(params=jnp.concatenate(flat))
+
+    def member(members: dict[str, jax.Array], progress: Any) -> tuple[Progress, Trajectory]:
+        built = problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
+        if start is not None:
+            built = replace(built, start=start)
+        return _mapped(lambda table, progress: one(built, table, progress), indices, progress)
+
+    return _mapped(member, members, progress)
+
+
+def _mapped(one: Callable[..., Any], *arguments: Any) -> Any:
+    """Map over the leading axis; one of length 1 is taken off and put back, since a batched product of one is slower than a plain one."""
+    leaves = jax.tree.leaves(arguments)
+    if leaves and leaves[0].shape[0] > 1:
+        return jax.vmap(one)(*arguments)
+    alone = jax.tree.map(lambda leaf: leaf[0], arguments)
+    return jax.tree.map(lambda leaf: leaf[None], one(*alone))
+
+
+def _execute(block: Block, grid: Grid, problem: Problem | None, observer: Observer) -> Results:
+    """Run one block; the axes of what comes back are members, streams, then records or parameters, then lanes."""
+    num_members, _, num_lanes = block.shape
+    members = {name: _filled(column[block.members.start : block.members.stop], num_members) for name, column in grid.members.items()}
+    numbers = {name: _filled(column[block.lanes.start : block.lanes.stop], num_lanes) for name, column in grid.numbers.items()}
+    progress, parts = None, []
+    with precision(block.recipe.dtype):
+        members, numbers, start = _cast((members, numbers, grid.start), block.recipe.dtype)
+        for schedule, indices in _segments(block, grid):
+            arguments = (problem, start, members, numbers, indices, schedule, progress)
+            progress, part = _compiled(block.recipe, arguments, observer)(*arguments)
+            parts.append(jax.tree.map(np.asarray, part))
+    records = parts[0].records if len(parts) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=2), *[p.records for p in parts])
+    diverged = np.stack([part.diverged_at for part in parts])
+    first = np.argmax(diverged >= 0, axis=0)  # the first part that says so; the first of all, a -1, where none does
+    return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], parts[-1].params)
+
+
+def _segments(block: Block, grid: Grid) -> Iterator[tuple[Schedule, np.ndarray | None]]:
+    """The schedule of records, and the table of examples, in as many parts as memory asks for."""
+    steps = grid.steps_of(block.size)
+    gaps = np.diff(steps, prepend=0)
+    if block.recipe.sampler is None:
+        yield _schedule(gaps, np.zeros_like(gaps), steps), None
+        return
+    streams = [_Stream(block, grid, size, seed) for size, seed in block.streams]
+    parts = np.array_split(np.arange(len(steps)), min(len(steps), -(-int(steps[-1]) // block.rows)))
+    rows = max(int(gaps[part].sum()) for part in parts) + block.recipe.tile
+    for part in parts:
+        taken = int(gaps[part].sum())
+        tables = [stream.take(taken, rows, last=part is parts[-1]) for stream in streams]
+        yield _schedule(gaps[part], np.cumsum(gaps[part]) - gaps[part], steps[part]), _filled(np.stack(tables), block.shape[1])
+
+
+def _schedule(*columns: Int[np.ndarray, " records"]) -> Schedule:
+    return Schedule(*(column.astype(np.int32) for column in columns))
+
+
+class _Stream:
+    """The examples of one seed and batch size in the order of its steps, filled up to the group's batch size."""
+
+    def __init__(self, block: Block, grid: Grid, size: int, seed: int) -> None:
+        self.batch, self.wide = grid.batch_sizes[size], block.batch
+        self.num_examples, self.sampler = grid.problem.num_examples, block.recipe.sampler
+        self.rng = generator(grid.seeds[seed])
+        self.ahead = np.empty((0, self.batch), np.int32)
+
+    def take(self, num_steps: int, num_rows: int, *, last: bool) -> Int[np.ndarray, "rows batch"]:
+        """The next steps' examples, in a table of `num_rows` rows."""
+        assert self.sampler is not None
+        missing = num_steps - len(self.ahead)
+        if missing > 0:
+            epoch = -(-self.num_examples // self.batch)
+            missing = missing if last else -(-missing // epoch) * epoch
+            self.ahead = np.concatenate([self.ahead, self.sampler(self.rng, missing, self.num_examples, self.batch)])
+        table = np.full((num_rows, self.wide), ABSENT, np.int32)
+        table[:num_steps, : self.batch] = self.ahead[:num_steps]
+        self.ahead = self.ahead[num_steps:]
+        return table
+
+
+_programs: dict[Any, Any] = {}
+_compiling = threading.Lock()
+
+
+def _compiled(recipe: Recipe, arguments: tuple[Any, ...], observer: Observer) -> Callable[..., Any]:
+    """The program for arguments of this shape, compiled at most once in this process."""
+    leaves, structure = jax.tree.flatten(arguments)
+    key = (recipe, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    with _compiling:
+        if key not in _programs:
+            begun = time.perf_counter()
+            _programs[key] = jax.jit(_program, static_argnums=0).lower(recipe, *arguments).compile()
+            observer.compiled(time.perf_counter() - begun)
+        return _programs[key]
+
+
+def _place(results: Results | None, grid: Grid, block: Block, outcome: Results) -> Results:
+    """Copy a block's outcome to its place, or take it as it is where it is all there is."""
+    if len(grid.batch_sizes) == 1 and (len(block.members), len(block.streams), len(block.lanes)) == (
+        grid.num_members,
+        len(grid.seeds),
+        grid.num_lanes,
+    ):
+        return jax.tree.map(lambda leaf: leaf[:, None], outcome)
+    if results is None:
+        results = jax.tree.map(lambda leaf: _room(leaf, grid), outcome)
+        records = [np.empty((*leaf.shape[:3], len(grid.steps), leaf.shape[-1]), leaf.dtype) for leaf in results.records]
+        results = results._replace(records=Measurement(*records))
+    for there, here in zip(jax.tree.leaves(results), jax.tree.leaves(outcome), strict=True):
+        members, lanes = slice(block.members.start, block.members.stop), slice(block.lanes.start, block.lanes.stop)
+        for number, (size, seed) in enumerate(block.streams):
+            rows = here[: len(block.members), number, ..., : len(block.lanes)]
+            place = there[members, size, seed, ..., lanes]
+            if place.ndim == 3 and place.shape[1] > rows.shape[1]:  # records of a run that ended earlier
+                place[:, rows.shape[1] :] = rows[:, -1:]
+                place = place[:, : rows.shape[1]]
+            place[...] = rows
+    return results
+
+
+def _room(leaf: np.ndarray, grid: Grid) -> np.ndarray:
+    return np.empty((grid.num_members, len(grid.batch_sizes), len(grid.seeds), *leaf.shape[2:-1], grid.num_lanes), leaf.dtype)
+
+
+def _filled(array: np.ndarray, length: int) -> np.ndarray:
+    """Repeat the last entry up to `length`."""
+    return array if len(array) == length else np.concatenate([array, np.repeat(array[-1:], length - len(array), axis=0)])
+
+
+def _trimmed(problem: Problem, recipe: Recipe) -> Problem:
+    """Leave away the examples where the Hessian says all that full gradients need."""
+    if recipe.sampler is None and problem.hessian is not None:
+        return replace(problem, data=())
+    return problem
+
+
+def _cast(tree: PyTree, dtype: str) -> Any:
+    """Floats of the run's precision; whole numbers stay."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf, jax.tree.map(_array, tree))
+
+
+def _array(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf, dtype=float)
+
+
+_held: weakref.WeakKeyDictionary[Problem, dict[tuple[bool, str], Problem]] = weakref.WeakKeyDictionary()
+
+
+def _on_device(problem: Problem, recipe: Recipe) -> Problem:
+    """The problem's arrays on the device; they are put there once, however many sweeps follow."""
+    held = _held.setdefault(problem, {})
+    key = (recipe.sampler is None, recipe.dtype)
+    if key not in held:
+        with precision(recipe.dtype):
+            held[key] = jax.device_put(_cast(_trimmed(problem, recipe), recipe.dtype))
+    return held[key]
+
+
+def precision(dtype: str) -> contextlib.AbstractContextManager[Any]:
+    """Let JAX have 64 bits where they are asked for, without changing the process's own setting."""
+    return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()
+
+
+def _num_workers() -> int:
+    """How many blocks to run at once: XLA runs the small operations of a step on one core each."""
+    if jax.default_backend() != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _in_order(work: Callable[[Block], Results], blocks: Sequence[Block], workers: int) -> Iterator[Iterator[Results]]:
+    """Do the work on some blocks at once, and give the outcomes in order, never holding more than a few."""
+    if workers == 1 or len(blocks) == 1:
+        yield map(work, blocks)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield _ahead(pool, work, blocks, 2 * workers)
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[Block], Results], blocks: Sequence[Block], limit: int) -> Iterator[Results]:
+    waiting: deque[Any] = deque()
+    for block in blocks:
+        waiting.append(pool.submit(work, block))
+        if len(waiting) >= limit:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
