@@ -1,7 +1,20 @@
 """Sweeps of gradient descent as one XLA program per shape, with the theory they must follow."""
 
-from gdjax import methods, problems, samplers
+from gdjax import analysis, losses, methods, problems, samplers, theory
 from gdjax.records import Finding, InputError, Problem
+from gdjax.store import open_results
 from gdjax.sweep import sweep
 
-__all__ = ["Finding", "InputError", "Problem", "methods", "problems", "samplers", "sweep"]
+__all__ = [
+    "Finding",
+    "InputError",
+    "Problem",
+    "analysis",
+    "losses",
+    "methods",
+    "open_results",
+    "problems",
+    "samplers",
+    "sweep",
+    "theory",
+]

@@ -7,6 +7,7 @@ it computes in JAX with the same formulas.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from gdjax import losses, models
-from gdjax.records import InputError, Params, Problem
+from gdjax import data, losses, models
+from gdjax.records import InputError, Params, Problem, unknown_name
 
 HESSIAN_LIMIT = 4096
 """Above this many parameters the Hessian is not formed unless asked for: p^2 numbers are 134 MB there."""
@@ -154,13 +155,34 @@ def from_file(kind: str, *, scale: str = "none", intercept: bool = True, hessian
     """
     if scale not in ("none", "standardize"):
         raise InputError(f"problem.scale={scale!r} is not allowed: it is none or standardize.")
-    from gdjax import data
     table = data.read(kind, **options)
     if scale == "standardize":
         table = data.standardize(table)
     built = least_squares(table.features, table.target, intercept=intercept, hessian=hessian)
     names = ("b",) * intercept + table.feature_names
     return _renamed(built, table.source, names)
+
+
+def named(name: str, **options: Any) -> Problem:
+    """Build a problem by name from plain options: a builder here that needs no arrays, or a kind of data set.
+
+    An option that is None counts as not given.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or option.
+    """
+    if name in data.readers():
+        return from_file(name, **options)
+    builders = {build.__name__: build for build in (notebook_line, random_linear, designed_spectrum)}
+    if name not in builders:
+        raise unknown_name("problem", name, [*builders, *data.readers()])
+    allowed = inspect.signature(builders[name]).parameters
+    for option in options:
+        if option not in allowed:
+            raise unknown_name(f"option of problem {name}", option, allowed)
+    return builders[name](**{option: value for option, value in options.items() if value is not None})
 
 
 def from_loss(

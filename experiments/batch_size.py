@@ -1,0 +1,153 @@
+"""The batch size trades noise for work: a smaller batch stalls higher, and gets there on fewer examples.
+
+Claim
+    At one rate, constant-step SGD stalls at a noise floor that rises as the batch shrinks; against examples seen the small batch is
+    ahead until it reaches its floor, against steps the large one.
+Theory
+    E[f(x_t)] - f* follows the exact recursion of the error's second moment; its fixed point is the floor, which scales with
+    c_B = 1/B with replacement, (n - B) / (B (n - 1)) without.
+Sweep
+    Batch sizes x rates x seeds, paired: all rates of one seed and batch size see the same examples.
+Expect
+    Bands over seeds around the dashed exact mean, level with the dotted floor in the end.
+Command
+    gdjax experiment=batch_size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gdjax import analysis, figures, theory
+from gdjax.records import Finding, InputError, Problem
+
+MOST_FEATURES = 40
+"""The moments of SGD have p^4 entries; above this their theory is left away."""
+
+
+def run(
+    problem: Problem,
+    sweep: Callable[..., xr.Dataset],
+    *,
+    num_steps: int = 2000,
+    batch_size: Sequence[int] | None = None,
+    relative_learning_rate: Sequence[float] = (0.05, 0.2, 0.6),
+    num_seeds: int = 32,
+    sampler: str = "without_replacement",
+) -> xr.Dataset:
+    """Sweep batch sizes, rates and seeds on an equal number of steps.
+
+    Parameters
+    ----------
+    batch_size
+        By default 1, 4, 16, 64, .. up to n / 2.
+    relative_learning_rate
+        Rates in units of the smallest batch's own mean-square limit, where it is known, else of 2 / L: eta / edge.
+    """
+    if problem.smoothness is None:
+        raise InputError(f"experiment batch_size places its rates by the smoothness L, which is not known of {problem.name}.")
+    n = problem.num_examples
+    sizes = [4**k for k in range(4) if 2 * 4**k <= n] or [1] if batch_size is None else list(batch_size)
+    edge = theory.stability_edge(float(problem.smoothness))
+    if _has_moments(problem, sampler) and max(sizes) <= n:
+        edge = theory.mean_square_edge(problem.data[0], min(sizes), replacement=sampler == "with_replacement")
+    return sweep(
+        problem,
+        sampler=sampler,
+        num_steps=num_steps,
+        record_every=max(1, num_steps // 400),
+        batch_size=sizes,
+        seed=range(num_seeds),
+        learning_rate=np.asarray(relative_learning_rate) * edge,
+    )
+
+
+def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
+    """Compare the mean over seeds with its exact expectation, for each batch size at each rate."""
+    findings = []
+    if _has_moments(problem, results.attrs["sampler"]):
+        for batch in results.batch_size.values:
+            for rate in results.learning_rate.values:
+                findings.append(_moment_finding(results.sel(batch_size=batch, learning_rate=rate), problem))
+    floors = analysis.noise_floor(results).median("seed").isel(learning_rate=0)
+    for small, large in zip(floors.batch_size.values[:-1], floors.batch_size.values[1:], strict=True):
+        findings.append(
+            Finding(
+                claim=f"at the lowest rate, the floor of B = {large} is no higher than that of B = {small}",
+                predicted=float(floors.sel(batch_size=small)),
+                measured=float(floors.sel(batch_size=large)),
+                tolerance=0.0,
+                source="c_B falls with B",
+                kind="at_most",
+            )
+        )
+    return findings
+
+
+@figures.paper
+def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
+    """A column a rate, against steps above and against epochs below; a colour a batch size."""
+    rates = results.learning_rate.values
+    drawn, panels = figures.figure(len(rates), 2, width=7.2, height=4.6, sharey=True)
+    values = results.suboptimality
+    bounds = figures.limits(float(values.isel(batch_size=0, seed=0, learning_rate=0, step=0)), values.median("seed").values)
+    for column, rate in enumerate(rates):
+        for row, x in enumerate(("step", "epoch")):
+            axes = panels[row, column]
+            for batch, color in zip(results.batch_size.values, figures.COLORS, strict=False):
+                _draw_batch(axes, results.sel(batch_size=batch, learning_rate=rate), problem, x, bounds, color)
+            axes.set(yscale="log", xscale="log", xlabel=figures.LABELS[x], ylim=(bounds[0], 30 * bounds[1] / 1e3))
+        panels[0, column].set_title(f"η = {rate:.3g} = {rate * results.attrs['smoothness'] / 2:.2g} · 2/L")
+    for axes in panels[:, 0]:
+        axes.set_ylabel(figures.LABELS["suboptimality"])
+    panels[0, 0].legend(loc="lower left")
+    figures.source(
+        drawn,
+        f"data: {problem.name}, n = {problem.num_examples}; {results.attrs['sampler'].replace('_', ' ')}. "
+        f"Lines: median of {results.sizes['seed']} seeds, bands 10–90 %. Dashed: exact mean E f(x$_t$) − f*. Dotted: its limit, the noise floor.",
+    )
+    return {"batch_size": drawn}
+
+
+def _has_moments(problem: Problem, sampler: str) -> bool:
+    known = problem.hessian is not None and np.size(problem.start) <= MOST_FEATURES
+    return known and sampler in ("without_replacement", "with_replacement")
+
+
+def _moments(one: xr.Dataset, problem: Problem) -> tuple[np.ndarray, float]:
+    """The exact mean at each record, and its limit."""
+    X, y = problem.data
+    residual, replacement = y - X @ problem.minimizer, one.attrs["sampler"] == "with_replacement"
+    rate, batch = float(one.learning_rate), int(one.batch_size)
+    expected = theory.expected_suboptimality(
+        X, residual, problem.start - problem.minimizer, rate, batch, int(one.step[-1]), replacement=replacement
+    )
+    return expected[one.step.values], theory.noise_floor(X, residual, rate, batch, replacement=replacement)
+
+
+def _moment_finding(one: xr.Dataset, problem: Problem) -> Finding:
+    expected, _ = _moments(one, problem)
+    final = one.suboptimality.isel(step=-1)
+    return Finding(
+        claim=f"B = {int(one.batch_size)}, rate {float(one.learning_rate):.3g}: mean over {final.size} seeds at step {int(one.step[-1])} (4 standard errors)",
+        predicted=float(expected[-1]),
+        measured=float(final.mean()),
+        tolerance=float(4.0 * analysis.standard_error(final, "seed") / expected[-1]),
+        source="exact recursion of E ee' for SGD on least squares (LMS)",
+    )
+
+
+def _draw_batch(axes: Axes, one: xr.Dataset, problem: Problem, x: str, bounds: tuple[float, float], color: str) -> None:
+    at = one[x].values
+    figures.band(axes, at[1:], one.suboptimality.isel(step=slice(1, None)), color=color, label=f"B = {int(one.batch_size)}")
+    if _has_moments(problem, one.attrs["sampler"]):
+        expected, floor = _moments(one, problem)
+        figures.dashed(axes, at[1:], expected[1:], bounds=bounds, linewidth=0.8)
+        if np.isfinite(floor) and floor > bounds[0]:
+            axes.plot(at[[-1]], [floor], marker="_", markersize=8, color=color, clip_on=False)
+            axes.axhline(floor, color=color, linewidth=0.7, linestyle=":")

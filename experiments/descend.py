@@ -1,0 +1,103 @@
+"""One run of gradient descent: the unit of a multirun.
+
+Claim
+    The objective never falls below its minimum, and plain full-batch descent on a quadratic follows its eigenmodes exactly.
+Theory
+    f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2 (Polyak 1964), for the method sgd without momentum and the full batch.
+Sweep
+    None: one rate, one batch size, one seed. `gdjax -m experiment=descend learning_rate=0.001,0.01 seed='range(0,10)'` sweeps it.
+Expect
+    One curve, the exact one dashed upon it where there is one.
+Command
+    gdjax experiment=descend learning_rate=0.01
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from gdjax import figures, theory
+from gdjax.records import Finding, Problem
+
+
+def run(
+    problem: Problem,
+    sweep: Callable[..., xr.Dataset],
+    *,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    num_steps: int | None = None,
+    num_epochs: float | None = None,
+    sampler: str = "reshuffled",
+    method: Mapping[str, Any],
+    record_every: int | None = None,
+) -> xr.Dataset:
+    """Run once. `method` holds the method's name and its numbers."""
+    numbers = {name: number for name, number in method.items() if name != "name" and number is not None}
+    given = {"learning_rate": learning_rate, "batch_size": batch_size}
+    return sweep(
+        problem,
+        method=method["name"],
+        sampler=sampler,
+        num_steps=num_steps,
+        num_epochs=num_epochs,
+        record_every=record_every,
+        seed=seed,
+        **{name: value for name, value in given.items() if value is not None},
+        **numbers,
+    )
+
+
+def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
+    """The minimum is never undercut; the exact curve is met where there is one."""
+    findings = []
+    if problem.minimum is not None:
+        objective = results.objective.values
+        findings.append(
+            Finding(
+                claim="lowest objective on the way is no lower than the minimum",
+                predicted=float(problem.minimum),
+                measured=float(np.min(objective[np.isfinite(objective)])),
+                tolerance=1e-12,
+                source="f* is the minimum",
+                kind="at_least",
+            )
+        )
+    exact = _exact(results, problem)
+    if exact is not None:
+        measured = results.suboptimality.values
+        compared = np.isfinite(exact) & np.isfinite(measured) & (exact > 1e-12 * exact[0])
+        findings.append(
+            Finding(
+                claim="largest relative deviation from the eigenmodes' sum (absolute tolerance)",
+                predicted=0.0,
+                measured=float(np.max(np.abs(measured[compared] / exact[compared] - 1.0))),
+                tolerance=1e-8 if results.attrs["precision"] == "float64" else 1e-3,
+                source="f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2",
+                kind="at_most",
+            )
+        )
+    return findings
+
+
+def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
+    """The run, and its exact curve where there is one."""
+    exact = _exact(results, problem)
+    note = f"data: {problem.name}, n = {problem.num_examples}; {results.attrs['method']}, {results.attrs['sampler'].replace('_', ' ')}."
+    curve = None if exact is None else xr.DataArray(exact, dims="step")
+    y = "suboptimality" if problem.minimum is not None else "objective"
+    return {"descend": figures.convergence(results, y=y, theory=curve, note=note)}
+
+
+def _exact(results: xr.Dataset, problem: Problem) -> np.ndarray | None:
+    plain = results.attrs["method"] == "sgd" and "momentum" not in results.coords and results.attrs["sampler"] == "full"
+    quadratic = problem.hessian is not None or problem.name == "designed_spectrum"
+    if not (plain and quadratic):
+        return None
+    return theory.gradient_descent(theory.modes(problem), float(results.learning_rate), results.step.values)[0]

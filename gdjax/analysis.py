@@ -1,0 +1,70 @@
+"""Numbers from a measured Dataset; every function keeps the sweep's axes and reduces `step`."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+
+def diverged(dataset: xr.Dataset) -> xr.DataArray:
+    """Whether each run diverged."""
+    return dataset.diverged_at >= 0
+
+
+def contraction(dataset: xr.Dataset, *, last: float = 0.25) -> xr.DataArray:
+    """The measured factor a step on the distance to the minimizer, over the `last` part of the records: rho.
+
+    It is the geometric mean sqrt((f_b - f*) / (f_a - f*))^(1 / (b - a)) between the first and the last of those records that are
+    finite and above round-off (1e-26 of the start); NaN where fewer than two are. It is the asymptotic rate only once the slowest
+    mode dominates; above 1 the run grows.
+    """
+    values = dataset.suboptimality
+    usable = np.isfinite(values) & (values > 1e-26 * values.isel(step=0)) & (values > 0)
+    ending = values.step >= (1.0 - last) * values.step.max()
+    ended = ~usable.where(ending, other=True).all("step")  # a run that left the numbers before the end is judged by its last ones
+    window = usable & (ending | ended)
+    log = np.log(values.where(window))
+    first, final = values.step.where(window).min("step"), values.step.where(window).max("step")
+    rise = log.where(values.step == final).max("step") - log.where(values.step == first).max("step")
+    return np.exp(0.5 * rise / (final - first).where(final > first)).rename("contraction")
+
+
+def stability_edge(dataset: xr.Dataset, *, reduce: str | None = None) -> xr.DataArray:
+    """The rate between the largest that shrinks and the smallest that grows, by geometric mean, along `learning_rate`.
+
+    Parameters
+    ----------
+    reduce
+        A dimension (`seed`) over whose mean the suboptimality is judged, for a limit in the mean square.
+
+    Returns
+    -------
+    NaN where every rate shrinks or every rate grows.
+    """
+    judged = dataset[["suboptimality"]]
+    if reduce is not None:
+        judged = judged.mean(reduce, skipna=False)
+    factor = contraction(judged)
+    lost = ~np.isfinite(judged.suboptimality).all("step")
+    grows = (factor > 1.0) | lost
+    rates = judged.learning_rate
+    smallest = rates.where(grows).min("learning_rate")
+    largest = rates.where(rates < smallest).max("learning_rate")
+    return np.sqrt(smallest * largest).rename("stability_edge")
+
+
+def steps_to_tolerance(dataset: xr.Dataset, tolerance: float) -> xr.DataArray:
+    """The first recorded step at which the suboptimality is at most `tolerance` times that of the start; NaN if none is."""
+    reached = dataset.suboptimality <= tolerance * dataset.suboptimality.isel(step=0)
+    return dataset.step.where(reached).min("step").rename("steps_to_tolerance")
+
+
+def noise_floor(dataset: xr.Dataset, *, last: float = 0.25) -> xr.DataArray:
+    """The mean suboptimality over the `last` part of the records, where a constant rate stalls."""
+    ending = dataset.step >= (1.0 - last) * dataset.step.max()
+    return dataset.suboptimality.where(ending).mean("step").rename("noise_floor")
+
+
+def standard_error(samples: xr.DataArray, dim: str) -> xr.DataArray:
+    """The standard error of the mean over `dim`."""
+    return samples.std(dim, ddof=1) / np.sqrt(samples.sizes[dim])

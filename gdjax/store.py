@@ -1,0 +1,92 @@
+"""To and from disk: one folder a run, whatever is measured saved before anything that could fail is made of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import xarray as xr
+
+from gdjax.records import Finding, InputError
+
+Sweeps = xr.Dataset | xr.DataTree
+
+
+def save_sweep(folder: Path, sweeps: Sweeps) -> None:
+    """Write `sweep.zarr`."""
+    sweeps.to_zarr(folder / "sweep.zarr", mode="w", zarr_format=2, consolidated=True)
+
+
+def open_results(path: str | Path) -> Sweeps:
+    """Open what a run measured, from its folder or from its `sweep.zarr`: a Dataset, or a DataTree of several.
+
+    Raises
+    ------
+    InputError
+        Where there are no results.
+    """
+    given = Path(path)
+    store = given if given.suffix == ".zarr" else given / "sweep.zarr"
+    if not store.is_dir():
+        raise InputError(f"no results at {store.absolute()}: give a run's folder, or the sweep.zarr in it.")
+    tree = xr.open_datatree(store, engine="zarr", consolidated=True)
+    return tree if tree.children else tree.to_dataset()
+
+
+def save_findings(folder: Path, findings: Sequence[Finding]) -> None:
+    """Write `findings.json`."""
+    save_json(folder / "findings.json", [finding.as_dict() for finding in findings])
+
+
+def save_json(path: Path, content: Any) -> None:
+    """Write JSON that a person can read; infinities and NaN become null, which JSON has."""
+    path.write_text(json.dumps(_finite(content), indent=2) + "\n")
+
+
+def provenance(command: Sequence[str], precision: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Where numbers came from: versions, device, precision, commit, and where the time went."""
+    device = jax.devices()[0]
+    packages = ("gdjax", "jax", "jaxlib", "optax", "numpy", "xarray", "hydra-core")
+    return {
+        "command": list(command),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+        "precision": precision,
+        "git_commit": _git_commit(),
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+    }
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not abs(content) < float("inf") else content
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the source that runs, with a mark where it was changed; None outside a checkout."""
+    source = Path(__file__).resolve().parent
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=5, check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None
