@@ -29,9 +29,6 @@ from matplotlib.figure import Figure
 from gdjax import analysis, figures, theory
 from gdjax.records import Finding, InputError, Problem
 
-MOST_FEATURES = 40
-"""The moments of SGD have p^4 entries; above this their theory is left away."""
-
 LOWEST, HIGHEST = 0.01, 10.0
 """The grid's ends, in multiples of the edge."""
 
@@ -79,7 +76,7 @@ def run(
         record_every=max(1, num_steps // 20),
         batch_size=sizes,
         seed=range(num_seeds),
-        learning_rate=np.geomspace(LOWEST, 3.0, 60) * edge,
+        learning_rate=np.unique([*np.geomspace(LOWEST, 3.0, 40), *np.linspace(0.4, 1.15, 31)]) * edge,
     )
     return xr.DataTree.from_dict({"full": full, "minibatch": sampled})
 
@@ -88,6 +85,7 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
     """Compare the edge and the curves with theory, and mini-batches with their exact moments."""
     full = results["full"].to_dataset()
     edge = theory.stability_edge(full.attrs["smoothness"])
+    exact = theory.gradient_descent(theory.modes(problem), full.learning_rate.values, full.step.values)
     findings = [
         Finding(
             claim="gradient descent starts to grow at the rate 2 / L",
@@ -99,14 +97,14 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
         Finding(
             claim="largest relative deviation of any curve from its eigenmodes' sum (absolute tolerance)",
             predicted=0.0,
-            measured=_deviation(full, problem),
-            tolerance=1e-8,
+            measured=analysis.deviation(full.suboptimality.values, exact, full.attrs["precision"]),
+            tolerance=analysis.ROUND_OFF[full.attrs["precision"]][1],
             source="f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2",
             kind="at_most",
         ),
     ]
-    if "minibatch" in results.children and _has_moments(results, problem):
-        sampled = results["minibatch"].to_dataset()
+    sampled = _sampled(results)
+    if sampled is not None and theory.has_moments(problem, sampled.attrs["sampler"]):
         for batch in sampled.batch_size.values:
             findings += _minibatch_findings(sampled.sel(batch_size=batch), problem, edge)
     return findings
@@ -114,55 +112,38 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
 
 @figures.paper
 def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
-    """Curves coloured by rate beside the final suboptimality against the rate."""
+    """Curves coloured by rate; the final suboptimality against the rate; the same by mini-batches around the edge."""
     full = results["full"].to_dataset()
     edge = theory.stability_edge(full.attrs["smoothness"])
-    drawn, panels = figures.figure(2, width=7.2, height=3.1, width_ratios=[1.0, 1.05])
-    _draw_curves(panels[0, 0], full, problem)
-    norm = LogNorm(LOWEST * edge, HIGHEST * edge)
-    figures.rate_scale(drawn, panels[0, 0], norm, edge=edge)
-    _draw_final(panels[0, 1], results, problem)
+    sampled = _sampled(results)
+    drawn, panels = figures.figure(2 if sampled is None else 3, width=7.2, height=2.9)
+    _draw_curves(panels[0, 0], full, problem, edge)
+    figures.rate_scale(drawn, panels[0, 0], LogNorm(LOWEST * edge, HIGHEST * edge), edge=edge)
+    _draw_final(panels[0, 1], full, problem, edge)
+    if sampled is not None:
+        _draw_minibatch(panels[0, 2], sampled, problem, edge)
     figures.source(
         drawn,
-        f"data: {problem.name}, n = {problem.num_examples}, κ = {float(problem.condition_number):.4g}. "
-        "Dashed: exact theory. Triangles: runs that diverge. Colour bar and vertical line: stability edge 2/L.",
+        f"data: {problem.name}, n = {problem.num_examples}, κ = {float(problem.condition_number):.4g}. Dashed curves: exact theory; "
+        "dashed verticals and mark on the colour bar: predicted limits. Triangles: runs that diverge.",
     )
     return {"learning_rate": drawn}
 
 
-def _deviation(full: xr.Dataset, problem: Problem) -> float:
-    """Over all recorded points that are finite and more than 1e-12 of the start, where theta's own rounding is not yet felt."""
-    exact = theory.gradient_descent(theory.modes(problem), full.learning_rate.values, full.step.values)
-    measured = full.suboptimality.transpose("learning_rate", "step").values
-    compared = np.isfinite(exact) & np.isfinite(measured) & (exact > 1e-12 * exact[:, :1])
-    return float(np.max(np.abs(measured[compared] / exact[compared] - 1.0)))
-
-
-def _has_moments(results: xr.DataTree, problem: Problem) -> bool:
-    """Whether the exact moments of SGD are known for what was run."""
-    independent = results["minibatch"].attrs["sampler"] in ("without_replacement", "with_replacement")
-    return independent and results["full"].sizes["parameter"] <= MOST_FEATURES and problem.hessian is not None
+def _sampled(results: xr.DataTree) -> xr.Dataset | None:
+    return results["minibatch"].to_dataset() if "minibatch" in results.children else None
 
 
 def _minibatch_findings(sampled: xr.Dataset, problem: Problem, edge: float) -> list[Finding]:
-    X, y = problem.data
-    batch, replacement = int(sampled.batch_size), sampled.attrs["sampler"] == "with_replacement"
-    limit = theory.mean_square_edge(X, batch, replacement=replacement)
+    batch, sampler = int(sampled.batch_size), sampled.attrs["sampler"]
+    limit = theory.mean_square_edge(problem, batch, sampler=sampler)
     one = sampled.sel(learning_rate=0.3 * limit, method="nearest")
-    expected = theory.expected_suboptimality(
-        X,
-        y - X @ problem.minimizer,
-        problem.start - problem.minimizer,
-        float(one.learning_rate),
-        batch,
-        int(sampled.step[-1]),
-        replacement=replacement,
-    )[-1]
-    final = one.suboptimality.isel(step=-1)
+    rate, final = float(one.learning_rate), one.suboptimality.isel(step=-1)
+    expected = float(theory.expected_suboptimality(problem, rate, batch, int(one.step[-1]), sampler=sampler)[0, -1])
     return [
         Finding(
-            claim=f"B = {batch}: at rate {float(one.learning_rate):.4g}, mean over {final.size} seeds of the final suboptimality (4 standard errors)",
-            predicted=float(expected),
+            claim=f"B = {batch}: at rate {rate:.4g}, mean over {final.size} seeds of the final suboptimality (4 standard errors)",
+            predicted=expected,
             measured=float(final.mean()),
             tolerance=float(4.0 * analysis.standard_error(final, "seed") / expected),
             source="exact recursion of E ee' for SGD on least squares (LMS)",
@@ -188,56 +169,63 @@ def _minibatch_findings(sampled: xr.Dataset, problem: Problem, edge: float) -> l
 
 def _first_growing(sampled: xr.Dataset) -> float:
     """The lowest rate whose mean suboptimality over seeds ends above the start; inf where none does."""
-    mean = sampled.suboptimality.mean("seed", skipna=False)
+    mean = analysis.mean_over(sampled.suboptimality, "seed")
     grown = ~(mean.isel(step=-1) <= mean.isel(step=0))
     return float(sampled.learning_rate.where(grown, np.inf).min())
 
 
-def _draw_curves(axes: Axes, full: xr.Dataset, problem: Problem) -> None:
-    values = full.suboptimality
-    edge = theory.stability_edge(full.attrs["smoothness"])
-    bounds = figures.limits(float(values.isel(learning_rate=0, step=0)), values.values)
-    figures.curves(axes, values, norm=LogNorm(LOWEST * edge, HIGHEST * edge), bounds=bounds)
-    marked = np.asarray(full.attrs.get("marked") or np.array([0.03, 0.3, 1.03]) * edge, dtype=float)
-    exact = theory.gradient_descent(theory.modes(problem), marked, full.step.values)
-    for rate, row in zip(marked, exact, strict=True):
-        figures.dashed(axes, full.step.values, row, bounds=bounds)
-        inside = np.flatnonzero((row >= bounds[0]) & (row <= bounds[1]))
-        at = inside[-1] if inside[-1] < len(row) - 1 else inside[int(0.55 * len(inside))]
-        axes.annotate(f"η = {rate:.3g}", (full.step.values[at], row[at]), xytext=(5, 3), textcoords="offset points", fontsize=6.5)
-    axes.set(yscale="log", xlabel=figures.LABELS["step"], ylabel=figures.LABELS["suboptimality"], ylim=bounds)
-    axes.set_title("full batch, one curve a rate")
-
-
-def _draw_final(axes: Axes, results: xr.DataTree, problem: Problem) -> None:
-    full = results["full"].to_dataset()
-    edge = theory.stability_edge(full.attrs["smoothness"])
-    rates, last = full.learning_rate.values, full.suboptimality.isel(step=-1)
+def _draw_curves(axes: Axes, full: xr.Dataset, problem: Problem, edge: float) -> None:
+    values = full.suboptimality.isel(step=slice(1, None))
     start = float(full.suboptimality.isel(learning_rate=0, step=0))
+    bounds = figures.limits(start, values.values)
+    figures.curves(axes, values, norm=LogNorm(LOWEST * edge, HIGHEST * edge), bounds=bounds)
+    marked = np.asarray(full.attrs["marked"] or np.array([0.03, 0.3, 1.03]) * edge, dtype=float)
+    exact = theory.gradient_descent(theory.modes(problem), marked, values.step.values)
+    for rate, row in zip(marked, exact, strict=True):
+        figures.dashed(axes, values.step.values, row, bounds=bounds)
+        inside = np.flatnonzero((row >= bounds[0]) & (row <= bounds[1]))
+        if len(inside):
+            at = inside[-1] if row[0] > start else max(1, int(np.argmax(row < 0.3 * start)))
+            figures.tag(axes, values.step.values[at], row[at], f"{rate:.3g}")
+    axes.set(xscale="log", yscale="log", xlabel=figures.LABELS["step"], ylabel=figures.LABELS["suboptimality"], ylim=bounds)
+    axes.set_title("full batch, a curve a rate")
+
+
+def _draw_final(axes: Axes, full: xr.Dataset, problem: Problem, edge: float) -> None:
+    rates, last = full.learning_rate.values, full.suboptimality.isel(step=-1).values
+    start = float(full.suboptimality.isel(learning_rate=0, step=0))
+    bounds = figures.limits(start, last)
     exact = theory.gradient_descent(theory.modes(problem), rates, full.step.values[-1:])[:, 0]
-    low = max(1e-20 * start, 0.1 * float(np.nanmin(last.where(last > 0))))
-    bounds = (low, 1e3 * start)
-    _rates_line(axes, rates, last.values, bounds, color=figures.COLORS[6], linewidth=1.4, label=f"full batch, B = {full.attrs['num_examples']}")
-    figures.dashed(axes, rates, exact, bounds=bounds, color="white", linewidth=0.8)
-    if "minibatch" in results.children:
-        sampled = results["minibatch"].to_dataset()
-        for batch, color in zip(sampled.batch_size.values, figures.COLORS, strict=False):
-            final = sampled.suboptimality.sel(batch_size=batch).isel(step=-1)
-            figures.band(axes, final.learning_rate.values, final, color=color, label=f"B = {batch}, median of {final.sizes['seed']} seeds, 10–90 %")
-            if _has_moments(results, problem):
-                replacement = sampled.attrs["sampler"] == "with_replacement"
-                limit = theory.mean_square_edge(problem.data[0], int(batch), replacement=replacement)
-                figures.edge_line(axes, limit, f"mean-square limit, B = {batch}", color=color, height=0.40)
-    figures.edge_line(axes, edge, "2/L")
+    lost = ~(last <= bounds[1])
+    axes.plot(rates[~lost], last[~lost], color=figures.COLORS[5], linewidth=2.2, label="measured")
+    axes.plot(rates[lost], np.full(lost.sum(), bounds[1]), "^", markersize=3, color=figures.COLORS[5], clip_on=False, label="diverged")
+    figures.dashed(axes, rates, exact, bounds=bounds, label="exact")
+    figures.edge_line(axes, edge, f"2/L = {edge:.4g}", height=0.9)
     axes.axhline(start, color="0.6", linewidth=0.6)
     axes.annotate("start", (rates[0], start), xytext=(0, 2), textcoords="offset points", fontsize=6.5, color="0.4")
     axes.set(xscale="log", yscale="log", xlabel=figures.LABELS["learning_rate"], ylabel="suboptimality at the last step", ylim=bounds)
-    axes.set_title(f"after {int(full.step[-1])} steps")
+    axes.set_title(f"full batch after {int(full.step[-1])} steps")
     axes.legend(loc="lower left")
 
 
-def _rates_line(axes: Axes, rates: np.ndarray, values: np.ndarray, bounds: tuple[float, float], **line: object) -> None:
-    """A value for each rate; those that left the panel are triangles at its top."""
-    lost = ~(values <= bounds[1])
-    axes.plot(rates, np.where(lost, np.nan, values), **line)  # pyright: ignore[reportArgumentType]
-    axes.plot(rates[lost], np.full(lost.sum(), bounds[1]), "^", markersize=2.5, color=line["color"], clip_on=False)  # pyright: ignore[reportArgumentType]
+def _draw_minibatch(axes: Axes, sampled: xr.Dataset, problem: Problem, edge: float) -> None:
+    """The mean over seeds on a linear axis, where the limits of different batch sizes stand apart."""
+    sampler = sampled.attrs["sampler"]
+    near = sampled.sel(learning_rate=slice(0.35 * edge, 1.2 * edge))
+    rates, last = near.learning_rate.values, analysis.mean_over(near.suboptimality.isel(step=-1), "seed")
+    start = float(near.suboptimality.isel(learning_rate=0, step=0, seed=0, batch_size=0))
+    bounds = figures.limits(start, last.values)
+    for number, (batch, color) in enumerate(zip(near.batch_size.values, figures.COLORS, strict=False)):
+        mean = last.sel(batch_size=batch).values
+        shown = mean <= bounds[1]
+        axes.plot(rates[shown], mean[shown], color=color, label=f"B = {batch}")
+        axes.plot(rates[~shown], np.full((~shown).sum(), bounds[1]), "^", markersize=3, color=color, clip_on=False)
+        if theory.has_moments(problem, sampler):
+            limit = theory.mean_square_edge(problem, int(batch), sampler=sampler)
+            figures.edge_line(axes, limit, f"mean-square limit, B = {batch}", color=color, height=0.97 - 0.42 * (number % 2))
+            expected = theory.expected_suboptimality(problem, rates, int(batch), int(near.step[-1]), sampler=sampler)
+            figures.dashed(axes, rates, expected[:, -1], bounds=bounds, color=color)
+    figures.edge_line(axes, edge, "2/L", side="right", height=0.5)
+    axes.set(yscale="log", xlabel=figures.LABELS["learning_rate"], ylim=bounds)
+    axes.set_title(f"mini-batches after {int(near.step[-1])} steps")
+    axes.legend(loc="center left", bbox_to_anchor=(0.0, 0.62), title=f"mean of {near.sizes['seed']} seeds", title_fontsize=7)

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import xarray as xr
+
+Measured = TypeVar("Measured", xr.DataArray, xr.Dataset)
+
+
+ROUND_OFF = {"float64": (1e-12, 1e-8), "float32": (1e-4, 1e-2)}
+"""By precision: how far below its start a curve is still free of the parameters' own rounding, and how near to theory it must be."""
+
+
+def deviation(measured: np.ndarray, exact: np.ndarray, precision: str) -> float:
+    """The largest relative deviation from an exact curve (steps last), over all that is finite and above round-off."""
+    with np.errstate(invalid="ignore"):
+        compared = np.isfinite(exact) & np.isfinite(measured) & (exact > ROUND_OFF[precision][0] * exact[..., :1])
+    return float(np.max(np.abs(measured[compared] / exact[compared] - 1.0)))
 
 
 def diverged(dataset: xr.Dataset) -> xr.DataArray:
@@ -43,7 +58,7 @@ def stability_edge(dataset: xr.Dataset, *, reduce: str | None = None) -> xr.Data
     """
     judged = dataset[["suboptimality"]]
     if reduce is not None:
-        judged = judged.mean(reduce, skipna=False)
+        judged = mean_over(judged, reduce)
     factor = contraction(judged)
     lost = ~np.isfinite(judged.suboptimality).all("step")
     grows = (factor > 1.0) | lost
@@ -63,6 +78,12 @@ def noise_floor(dataset: xr.Dataset, *, last: float = 0.25) -> xr.DataArray:
     """The mean suboptimality over the `last` part of the records, where a constant rate stalls."""
     ending = dataset.step >= (1.0 - last) * dataset.step.max()
     return dataset.suboptimality.where(ending).mean("step").rename("noise_floor")
+
+
+def mean_over(samples: Measured, dim: str) -> Measured:
+    """The mean over `dim`, infinite or NaN where a sample is."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return samples.mean(dim, skipna=False)
 
 
 def standard_error(samples: xr.DataArray, dim: str) -> xr.DataArray:

@@ -50,9 +50,8 @@ def main() -> None:
 
     try:
         application()
-    except (InputError, HydraException, OmegaConfBaseException) as mistake:
-        print(f"gdjax: {explain(mistake)}", file=sys.stderr)
-        sys.exit(MISTAKE)
+    except (HydraException, OmegaConfBaseException) as mistake:
+        statuses.append(_complain(mistake))
     sys.exit(max(statuses, default=HOLDS))
 
 
@@ -68,13 +67,20 @@ def run_job(settings: DictConfig, folder: Path) -> int:
     begun = time.perf_counter()
     try:
         return _run(settings, folder, begun)
-    except InputError:
+    except (InputError, OmegaConfBaseException) as mistake:
         _take_back(folder)
-        raise
+        return _complain(mistake)
+
+
+def _complain(mistake: Exception) -> int:
+    print(f"gdjax: {explain(mistake)}", file=sys.stderr)
+    return MISTAKE
 
 
 def _run(settings: DictConfig, folder: Path, begun: float) -> int:
-    from gdjax import problems, store
+    import matplotlib
+
+    from gdjax import figures, problems, store
     from gdjax.sweep import sweep
 
     _keep_compiled_programs()
@@ -92,9 +98,10 @@ def _run(settings: DictConfig, folder: Path, begun: float) -> int:
     findings: list[Finding] = experiment.check(results, problem)
     store.save_findings(folder, findings)
     OmegaConf.save(settings, folder / "config.yaml", resolve=True)
-    for name, figure in experiment.draw(results, problem).items():
-        for suffix in ("svg", "png"):
-            figure.savefig(folder / f"{name}.{suffix}")
+    with matplotlib.rc_context(figures.STYLE):
+        for name, figure in experiment.draw(results, problem).items():
+            for suffix in ("svg", "png"):
+                figure.savefig(folder / f"{name}.{suffix}")
     seconds["total"] = time.perf_counter() - begun
     store.save_json(folder / "provenance.json", store.provenance(sys.argv, measure.keywords["precision"], seconds))
     _say(findings, folder)
@@ -102,8 +109,12 @@ def _run(settings: DictConfig, folder: Path, begun: float) -> int:
 
 
 def _arguments(experiment: ModuleType, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that the experiment takes; a method it doesn't take must be the plain one."""
+    """The settings that the experiment takes; one that takes no method is about plain gradient descent."""
     taken = inspect.signature(experiment.run).parameters
+    chosen = {name: number for name, number in settings["method"].items() if number}
+    if "method" not in taken and chosen != {"name": "sgd"}:
+        short = experiment.__name__.rpartition(".")[2]
+        raise InputError(f"experiment {short} is about plain gradient descent: leave method away, or use experiment=descend with it.")
     return {key: value for key, value in settings.items() if key in taken}
 
 
@@ -194,7 +205,7 @@ def explain(mistake: Exception) -> str:
     if isinstance(mistake, ConfigCompositionException) and getattr(cause, "key", None) is not None and cause.parent_node is not None:
         parent = cause.full_key.rpartition(".")[0]
         allowed = [key for key in cause.parent_node if key != "hydra"] if isinstance(cause.parent_node, DictConfig) else []
-        return str(unknown_name(f"setting in '{parent}'" if parent else "setting", str(cause.key), map(str, allowed)))
+        return str(unknown_name(f"setting of {parent}" if parent else "setting", str(cause.key), map(str, allowed)))
     if isinstance(mistake, OverrideParseException):
         return f"can't read the override '{mistake.override}': write key=value, and quote what holds spaces, brackets or commas."
     said = mistake if cause is None or isinstance(mistake, InputError) else cause

@@ -103,15 +103,13 @@ def trajectory(axes: Axes, x: np.ndarray, y: np.ndarray, *, bounds: tuple[float,
         axes.plot(x[first], bounds[1], marker="^", markersize=3.5, clip_on=False, color=line.get("color"), linestyle="none")
 
 
-def band(axes: Axes, x: np.ndarray, values: xr.DataArray, *, dim: str = "seed", quantiles: tuple[float, float] = (0.1, 0.9), **line: Any) -> None:
-    """The median over `dim` and the band between two quantiles; past the numbers a quantile is infinite, not absent."""
-    kept = values.fillna(np.inf)
-    others = [name for name in values.dims if name != dim]
-    ordered = kept.transpose(dim, *others).values
-    low, middle, high = np.quantile(ordered, [quantiles[0], 0.5, quantiles[1]], axis=0, method="nearest")
-    shade = {"color": line.get("color"), "alpha": 0.18, "linewidth": 0}
-    axes.fill_between(x, _positive(low), _positive(high), **shade)
-    axes.plot(x, _positive(middle), **line)
+def band(axes: Axes, x: np.ndarray, values: xr.DataArray, *, bounds: tuple[float, float], dim: str = "seed", **line: Any) -> None:
+    """The mean over `dim` and the band from the 10 % to the 90 % quantile; past the numbers both are infinite, not absent."""
+    ordered = values.fillna(np.inf).transpose(dim, ...).values
+    low, high = np.quantile(ordered, [0.1, 0.9], axis=0, method="nearest")
+    low, middle, high = (np.clip(edge, 0.1 * bounds[0], 10.0 * bounds[1]) for edge in (low, ordered.mean(axis=0), high))
+    axes.fill_between(x, low, high, color=line.get("color"), alpha=0.18, linewidth=0)
+    axes.plot(x, middle, **line)
 
 
 def rate_scale(drawn: Figure, panels: Any, norm: Normalize, *, edge: float | None = None, label: str = LABELS["learning_rate"]) -> None:
@@ -123,13 +121,28 @@ def rate_scale(drawn: Figure, panels: Any, norm: Normalize, *, edge: float | Non
         bar.ax.axhline(edge, color="black", linewidth=1.0, linestyle=(0, (2, 1)))
 
 
-def edge_line(axes: Axes, at: float, label: str, *, color: str = "black", height: float = 0.97) -> None:
+def edge_line(axes: Axes, at: float, label: str, *, color: str = "black", height: float = 0.97, side: str = "left") -> None:
     """A predicted limit of the rate: a dashed vertical line with its name along it."""
     axes.axvline(at, color=color, linewidth=0.9, linestyle=(0, (4, 2)))
+    left = side == "left"
     axes.annotate(
-        label, (at, height), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",
-        rotation=90, ha="right", va="top", fontsize=6.5, color=color,
+        label,
+        (at, height),
+        xycoords=("data", "axes fraction"),
+        xytext=(-2 if left else 2, 0),
+        textcoords="offset points",
+        rotation=90,
+        ha="right" if left else "left",
+        va="top",
+        fontsize=6.5,
+        color=color,
     )
+
+
+def tag(axes: Axes, x: float, y: float, text: str) -> None:
+    """A small name on a curve."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    axes.annotate(text, (x, y), fontsize=6.5, ha="center", va="center", bbox=box, zorder=4)
 
 
 def dashed(axes: Axes, x: np.ndarray, y: np.ndarray, *, bounds: tuple[float, float] = (0.0, np.inf), **line: Any) -> None:
@@ -178,7 +191,3 @@ def _ends(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     return (low, high) if low < high else (low / 2, high * 2)
 
-
-def _positive(values: np.ndarray) -> np.ndarray:
-    """What a logarithmic axis can show; infinity far above every panel."""
-    return np.where(values > 0, np.minimum(values, 1e300), np.nan)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 from jaxtyping import Array, Int
@@ -128,19 +129,18 @@ def resolve(method: str | Callable[..., optax.GradientTransformation], numbers: 
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for given in numbers:
         if given not in parameters and not anything:
-            raise unknown_name(f"axis or number of method '{name}'", given, [*parameters, "batch_size", "seed"])
-    for required, parameter in parameters.items():
-        if required == "learning_rate" and parameter.default in (inspect.Parameter.empty, None) and required not in numbers:
-            raise InputError(f"method '{name}' needs learning_rate, a number or a sequence of numbers, e.g. learning_rate=[0.001, 0.01].")
-    traced = tuple(given for given in numbers if not _shapes_the_program(parameters.get(given), numbers[given]))
-    fixed = [given for given in numbers if given not in traced]
+            raise unknown_name(f"number of method {name}", given, [*parameters, "batch_size", "seed"])
+    rate = parameters.get("learning_rate")
+    if rate is not None and rate.default in (rate.empty, None) and "learning_rate" not in numbers:
+        raise InputError(f"method '{name}' needs learning_rate, a number or a sequence of numbers, e.g. learning_rate=[0.001, 0.01].")
+    fixed = [given for given, value in numbers.items() if _shapes_the_program(given, parameters.get(given), value)]
     for given in fixed:
-        if jnp.ndim(numbers[given]) > 0:
-            raise InputError(f"{given} of method '{name}' shapes its program and can't be swept: give one value and call sweep once for each.")
-    return Method(name, build, tuple((given, numbers[given]) for given in sorted(fixed))), traced
+        if np.ndim(numbers[given]) > 0:
+            raise InputError(f"{given} of method '{name}' shapes its program and can't be swept: give one value, one sweep for each.")
+    settings = tuple((given, numbers[given]) for given in sorted(fixed))
+    return Method(name, build, settings), tuple(given for given in numbers if given not in fixed)
 
 
-@functools.cache
 def available() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Every method that has a name, with its builder."""
     found: dict[str, Callable[..., optax.GradientTransformation]] = {}
@@ -168,8 +168,11 @@ def _named(name: str) -> Callable[..., optax.GradientTransformation]:
     return methods[name]
 
 
-def _shapes_the_program(parameter: inspect.Parameter | None, given: Any) -> bool:
-    """A flag, a name, a count of things or a function decides what is computed; any other number is data."""
+def _shapes_the_program(name: str, parameter: inspect.Parameter | None, value: Any) -> bool:
+    """Whether it decides what is computed: a flag, a word, a count of things, a type or a function. Any other number is data."""
     default = None if parameter is None else parameter.default
-    counts = isinstance(default, int) and not isinstance(default, bool)
-    return counts or isinstance(default, bool | str) or isinstance(given, bool | str) or callable(given)
+    if isinstance(default, bool | str) or callable(value) or name.endswith("dtype"):
+        return True
+    if isinstance(value, bool | str):
+        raise InputError(f"{name}={value!r} is not allowed: it is a number, or a sequence of numbers.")
+    return isinstance(default, int)

@@ -71,7 +71,8 @@ def notebook_line(*, hessian: bool | None = None) -> Problem:
     """
     rng = np.random.default_rng(42)
     x = np.linspace(0, 10, 80)
-    return least_squares(x[:, None], 2.5 + 1.7 * x + rng.normal(0, 1.0, size=x.size), hessian=hessian)
+    line = least_squares(x[:, None], 2.5 + 1.7 * x + rng.normal(0, 1.0, size=x.size), hessian=hessian)
+    return dataclasses.replace(line, name="notebook_line")
 
 
 def random_linear(
@@ -84,7 +85,8 @@ def random_linear(
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(num_examples, num_features))
     w = np.resize(np.array([2.0, -1.5, 0.5]), num_features) * (np.arange(num_features) < 3)
-    return least_squares(X, 3.0 + X @ w + noise * rng.normal(size=num_examples), hessian=hessian)
+    linear = least_squares(X, 3.0 + X @ w + noise * rng.normal(size=num_examples), hessian=hessian)
+    return dataclasses.replace(linear, name="random_linear")
 
 
 def designed_spectrum(eigenvalues: Float[ArrayLike, " p"], start: Float[ArrayLike, " p"] | None = None) -> Problem:
@@ -160,7 +162,7 @@ def from_file(kind: str, *, scale: str = "none", intercept: bool = True, hessian
         table = data.standardize(table)
     built = least_squares(table.features, table.target, intercept=intercept, hessian=hessian)
     names = ("b",) * intercept + table.feature_names
-    return _renamed(built, table.source, names)
+    return dataclasses.replace(built, name=table.source, parameter_names=names)
 
 
 def named(name: str, **options: Any) -> Problem:
@@ -312,6 +314,3 @@ def _logistic_truth(features: np.ndarray, target: np.ndarray, ridge: float, pena
     positive = curvatures[curvatures > curvatures[-1] * len(theta) * np.finfo(float).eps]
     return {"minimizer": theta, "minimum": objective(theta), "strong_convexity": positive[0]}
 
-
-def _renamed(problem: Problem, name: str, parameter_names: tuple[str, ...]) -> Problem:
-    return dataclasses.replace(problem, name=name, parameter_names=parameter_names)

@@ -35,7 +35,7 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return InputError(f"unknown {kind} '{given}'.{hint} Allowed: {', '.join(names) or 'none'}.")
+    return InputError(f"unknown {kind}: '{given}'.{hint} Allowed: {', '.join(names) or 'none'}.")
 
 
 def traced(**kwargs: Any) -> Any:

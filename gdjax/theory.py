@@ -1,6 +1,6 @@
 """Closed forms: what gradient descent must do, from the problem alone.
 
-Every function is pure and takes plain arrays; nothing here has seen a measurement. G = X'X/n, H = 2G is the Hessian of
+Every function is pure; nothing here has seen a measurement. G = X'X/n, H = 2G is the Hessian of
 J = (1/n)||X theta - y||^2, lambda are eigenvalues of H.
 """
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
+from gdjax.losses import squared_error
 from gdjax.records import Problem
 
 
@@ -71,105 +72,109 @@ def contraction(learning_rate: Float[ArrayLike, "..."], smoothness: float, stron
     return np.maximum(np.abs(1.0 - rates * strong_convexity), np.abs(1.0 - rates * smoothness))
 
 
-def batch_noise_factor(batch_size: int, num_examples: int, *, replacement: bool) -> float:
+INDEPENDENT = ("with_replacement", "without_replacement")
+"""Samplers that draw every batch anew, of which the moments below hold."""
+
+MOST_PARAMETERS = 40
+"""Operators on E ee' have p^4 entries; above this they are not formed."""
+
+
+def has_moments(problem: Problem, sampler: str) -> bool:
+    """Whether the moments of constant-step SGD are known: least squares, batches drawn anew, few enough parameters."""
+    least_squares = getattr(problem.evaluate, "loss", None) is squared_error and problem.minimizer is not None
+    return least_squares and sampler in INDEPENDENT and np.size(problem.start) <= MOST_PARAMETERS
+
+
+def batch_noise_factor(batch_size: int, num_examples: int, *, sampler: str = "without_replacement") -> float:
     """c_B, the variance of a batch's mean over that of one example: 1/B, or (n - B) / (B (n - 1)) without replacement.
 
-    >>> batch_noise_factor(80, 80, replacement=False)
+    >>> batch_noise_factor(80, 80)
     0.0
     """
-    if replacement or num_examples == 1:
+    if sampler == "with_replacement" or num_examples == 1:
         return 1.0 / batch_size
     return (num_examples - batch_size) / (batch_size * (num_examples - 1))
 
 
 class _Moments(NamedTuple):
-    """Least squares in the eigenbasis of G, where S -> GS + SG is a division away from its inverse."""
+    """Least squares along the eigenvectors of G = X'X/n whose eigenvalue is not zero."""
 
-    X: Float[np.ndarray, "n p"]
-    gram: Float[np.ndarray, " p"]  # eigenvalues of G that are not zero
-    sides: Float[np.ndarray, " pp"]  # of S -> GS + SG, as a diagonal on vec(S)
-    second: Float[np.ndarray, "pp pp"]  # S -> GSG + c_B (mean_i x_i x_i'S x_i x_i' - GSG)
+    gram: Float[np.ndarray, " q"]  # those eigenvalues
+    noise: float  # c_B
+    fourth: Float[np.ndarray, "qq qq"]  # S -> mean_i x_i x_i'S x_i x_i', on vec(S)
+    third: Float[np.ndarray, "q qq"]  # m -> mean_i r_i (x_i'm) x_i x_i'
+    drive: Float[np.ndarray, " qq"]  # mean_i r_i^2 x_i x_i', the noise at the minimizer
+    error: Float[np.ndarray, " q"]  # theta_0 - theta*
 
 
-def _moments(X: Float[np.ndarray, "n p"], batch_size: int, replacement: bool) -> _Moments:
+def _moments(problem: Problem, batch_size: int, sampler: str) -> _Moments:
+    X, y = (np.asarray(array) for array in problem.data)
     n = len(X)
     gram, vectors = np.linalg.eigh(X.T @ X / n)
     present = gram > gram[-1] * max(X.shape) * np.finfo(float).eps
-    X, gram = X @ vectors[:, present], gram[present]
+    vectors, residual = vectors[:, present], y - X @ np.asarray(problem.minimizer)
+    X = X @ vectors
     outer = np.einsum("ni,nj->nij", X, X).reshape(n, -1)
-    both = np.diag(np.multiply.outer(gram, gram).ravel())
-    noise = batch_noise_factor(batch_size, n, replacement=replacement)
-    return _Moments(X, gram, np.add.outer(gram, gram).ravel(), both + noise * (outer.T @ outer / n - both))
+    return _Moments(
+        gram=gram[present],
+        noise=batch_noise_factor(batch_size, n, sampler=sampler),
+        fourth=outer.T @ outer / n,
+        third=(X * residual[:, None]).T @ outer / n,
+        drive=residual**2 @ outer / n,
+        error=vectors.T @ (np.asarray(problem.start) - np.asarray(problem.minimizer)),
+    )
 
 
-def mean_square_edge(X: Float[np.ndarray, "n p"], batch_size: int, *, replacement: bool = False) -> float:
+def _operators(moments: _Moments) -> tuple[np.ndarray, np.ndarray]:
+    """On vec(S): A: S -> GS + SG as a diagonal, and Q: S -> GSG + c_B (mean_i x_i x_i'S x_i x_i' - GSG)."""
+    both = np.diag(np.multiply.outer(moments.gram, moments.gram).ravel())
+    return np.add.outer(moments.gram, moments.gram).ravel(), both + moments.noise * (moments.fourth - both)
+
+
+def mean_square_edge(problem: Problem, batch_size: int, *, sampler: str = "without_replacement") -> float:
     """The rate below which E||theta - theta*||^2 stays bounded for SGD on least squares, batches drawn anew each step.
 
     A step maps E ee' by I - gamma A + gamma^2 Q with gamma = 2 eta, A: S -> GS + SG, Q: S -> GSG + c_B (mean_i x_i x_i'S x_i x_i' - GSG).
-    That operator keeps the cone of positive matrices, so its radius reaches 1 where gamma Q v = A v: gamma = 1 / lambda_max(A^-1 Q).
-    It is 2 / L for B = n only. THEORY E11; the operator has p^4 entries, so p up to about 40.
+    That keeps the cone of positive matrices, so its radius reaches 1 where gamma Q v = A v: gamma = 1 / lambda_max(A^-1 Q). It is 2 / L
+    for B = n only. THEORY E11.
     """
-    moments = _moments(X, batch_size, replacement)
-    scale = 1.0 / np.sqrt(moments.sides)
-    return float(0.5 / np.linalg.eigvalsh(scale[:, None] * moments.second * scale)[-1])
+    sides, second = _operators(_moments(problem, batch_size, sampler))
+    scale = 1.0 / np.sqrt(sides)
+    return float(0.5 / np.linalg.eigvalsh(scale[:, None] * second * scale)[-1])
 
 
-def noise_floor(
-    X: Float[np.ndarray, "n p"], residual: Float[np.ndarray, " n"], learning_rate: float, batch_size: int, *, replacement: bool = False
-) -> float:
+def noise_floor(problem: Problem, learning_rate: float, batch_size: int, *, sampler: str = "without_replacement") -> float:
     """The exact stationary E[J] - J* of constant-step SGD on least squares, batches drawn anew each step; inf past its edge.
 
     tr(G S) at the fixed point S of the step on E ee', driven by gamma^2 c_B mean_i r_i^2 x_i x_i'. THEORY E11.
-
-    Parameters
-    ----------
-    residual
-        y - X theta* at the minimizer theta*.
     """
-    if learning_rate >= mean_square_edge(X, batch_size, replacement=replacement):
+    if learning_rate >= mean_square_edge(problem, batch_size, sampler=sampler):
         return np.inf
-    moments, gamma = _moments(X, batch_size, replacement), 2.0 * learning_rate
-    drive = gamma**2 * batch_noise_factor(batch_size, len(X), replacement=replacement) * _drive(moments.X, residual)
-    covariance = np.linalg.solve(gamma * np.diag(moments.sides) - gamma**2 * moments.second, drive.ravel())
-    return float(moments.gram @ np.diag(covariance.reshape(drive.shape)))
+    moments, gamma = _moments(problem, batch_size, sampler), 2.0 * learning_rate
+    sides, second = _operators(moments)
+    covariance = np.linalg.solve(gamma * np.diag(sides) - gamma**2 * second, gamma**2 * moments.noise * moments.drive)
+    return float(moments.gram @ np.diag(covariance.reshape(len(moments.gram), -1)))
 
 
 def expected_suboptimality(
-    X: Float[np.ndarray, "n p"],
-    residual: Float[np.ndarray, " n"],
-    error: Float[np.ndarray, " p"],
-    learning_rate: float,
-    batch_size: int,
-    num_steps: int,
-    *,
-    replacement: bool = False,
-) -> Float[np.ndarray, " steps"]:
+    problem: Problem, learning_rate: Float[ArrayLike, " rates"], batch_size: int, num_steps: int, *, sampler: str = "without_replacement"
+) -> Float[np.ndarray, "rates steps"]:
     """The exact E[J(theta_t)] - J* for t = 0 .. num_steps, of constant-step SGD on least squares, batches drawn anew each step.
 
     The recursion of m = E e and S = E ee' (THEORY E11): S+ = (I - gamma G) S (I - gamma G) + gamma^2 c_B (mean_i x_i x_i'S x_i x_i' - GSG
-    + mean_i r_i^2 x_i x_i' - 2 mean_i r_i (x_i'm) x_i x_i').
-
-    Parameters
-    ----------
-    residual
-        y - X theta* at the minimizer theta*.
-    error
-        theta_0 - theta*.
+    + mean_i r_i^2 x_i x_i' - 2 mean_i r_i (x_i'm) x_i x_i'). A step costs p^4 for each rate, whatever n is.
     """
-    gamma, noise = 2.0 * learning_rate, batch_noise_factor(batch_size, len(X), replacement=replacement)
-    G, drive = X.T @ X / len(X), _drive(X, residual)
-    shrink = np.eye(len(G)) - gamma * G
-    mean, second = error, np.outer(error, error)
-    values = [np.sum(G * second)]
+    gram, noise, fourth, third, drive, error = _moments(problem, batch_size, sampler)
+    gamma = 2.0 * np.atleast_1d(np.asarray(learning_rate, dtype=float))[:, None]
+    shrink = 1.0 - gamma * gram
+    both = (shrink[:, :, None] * shrink[:, None, :]).reshape(len(gamma), -1)
+    sandwiched = np.multiply.outer(gram, gram).ravel()
+    mean, second = np.tile(error, (len(gamma), 1)), np.tile(np.outer(error, error).ravel(), (len(gamma), 1))
+    values = np.empty((len(gamma), num_steps + 1))
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(num_steps):
-            weights = np.einsum("ni,ij,nj->n", X, second, X, optimize=True) - 2.0 * residual * (X @ mean)
-            spread = (X * weights[:, None]).T @ X / len(X) - G @ second @ G + drive
-            mean, second = shrink @ mean, shrink @ second @ shrink + gamma**2 * noise * spread
-            values.append(np.sum(G * second))
-    return np.asarray(values)
-
-
-def _drive(X: Float[np.ndarray, "n p"], residual: Float[np.ndarray, " n"]) -> Float[np.ndarray, "p p"]:
-    """The noise at the minimizer: mean_i r_i^2 x_i x_i'."""
-    return (X * (residual**2)[:, None]).T @ X / len(X)
+        for step in range(num_steps + 1):
+            values[:, step] = second[:, :: len(gram) + 1] @ gram
+            spread = second @ fourth - sandwiched * second + drive - 2.0 * mean @ third
+            second = both * second + gamma**2 * noise * spread
+            mean = shrink * mean
+    return values
