@@ -68,9 +68,11 @@ def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
     """Compare the mean over seeds with its exact expectation, for each batch size at each rate."""
     findings = []
     if theory.has_moments(problem, results.attrs["sampler"]):
-        for batch in results.batch_size.values:
-            for rate in results.learning_rate.values:
-                findings.append(_moment_finding(results.sel(batch_size=batch, learning_rate=rate), problem))
+        findings += [
+            _moment_finding(results.sel(batch_size=batch, learning_rate=rate), problem)
+            for batch in results.batch_size.values
+            for rate in results.learning_rate.values
+        ]
     floors = analysis.noise_floor(results).median("seed").isel(learning_rate=0)
     for small, large in zip(floors.batch_size.values[:-1], floors.batch_size.values[1:], strict=True):
         findings.append(
@@ -98,7 +100,12 @@ def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
             axes = panels[row, column]
             for batch, color in zip(results.batch_size.values, figures.COLORS, strict=False):
                 _draw_batch(axes, results.sel(batch_size=batch, learning_rate=rate), problem, x, bounds, color)
-            axes.set(yscale="log", xscale="log", xlabel=figures.LABELS[x], ylim=(bounds[0], min(bounds[1], 3.0 * float(values.isel(step=slice(1, None)).max()))))
+            axes.set(
+                yscale="log",
+                xscale="log",
+                xlabel=figures.LABELS[x],
+                ylim=(bounds[0], min(bounds[1], 3.0 * float(values.isel(step=slice(1, None)).max()))),
+            )
         panels[0, column].set_title(f"η = {rate:.3g} = {rate * results.attrs['smoothness'] / 2:.2g} · 2/L")
     for axes in panels[:, 0]:
         axes.set_ylabel(figures.LABELS["suboptimality"])
@@ -106,7 +113,8 @@ def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
     figures.source(
         drawn,
         f"data: {problem.name}, n = {problem.num_examples}; {results.attrs['sampler'].replace('_', ' ')}. "
-        f"Lines: mean of {results.sizes['seed']} seeds, bands 10–90 %. Dashed: exact mean E f(x$_t$) − f*. Dotted: its limit, the noise floor.",
+        f"Lines: mean of {results.sizes['seed']} seeds, bands 10–90 %. "
+        "Dashed: exact mean E f(x$_t$) − f*. Dotted: its limit, the noise floor.",
     )
     return {"batch_size": drawn}
 

@@ -5,6 +5,7 @@ The only module that knows Hydra. Settings end here: below, everything is plain 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -14,6 +15,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,7 +90,7 @@ def _run(settings: DictConfig, folder: Path, begun: float) -> int:
     options = {key: value for key, value in plain.pop("problem").items() if key != "marked_rates"}
     experiment = _experiment(plain.pop("name"))
     console = Console(stderr=True)
-    with Meter(console) as meter, _shown_warnings(console):
+    with Meter(console) as meter, _warnings_in_one_line(console):
         problem = problems.named(**options)
         measure = functools.partial(sweep, precision=plain.pop("precision"), observer=meter)
         results = experiment.run(problem, measure, **_arguments(experiment, plain))
@@ -131,7 +133,7 @@ def _keep_compiled_programs() -> None:
     """Keep compiled programs between processes, unless the user has said where or that they shouldn't be."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if jax.config.read("jax_compilation_cache_dir") is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(base / "gdjax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -155,24 +157,23 @@ class Meter(Observer):
         self.total_seconds = time.perf_counter() - self.begun
 
     def compiled(self, seconds: float) -> None:
+        """Add to the compile time."""
         self.compile_seconds += seconds
 
     def advanced(self, done: int, total: int) -> None:
+        """Move the bar on, once the work has taken a moment."""
         if time.perf_counter() - self.begun > QUIET_SECONDS and not self.bar.live.is_started:
             self.bar.start()
         self.bar.update(self.task, completed=done, total=total)
 
 
-class _shown_warnings(warnings.catch_warnings):
-    """Show a warning as one line."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self.console = console
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.showwarning = lambda message, *_, **__: self.console.print(f"[yellow]note[/]: {message}", soft_wrap=True, highlight=False)
+@contextlib.contextmanager
+def _warnings_in_one_line(console: Console) -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for said in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        console.print(f"[yellow]note[/]: {said}", soft_wrap=True, highlight=False)
 
 
 def _say(findings: list[Finding], folder: Path) -> None:
@@ -180,7 +181,9 @@ def _say(findings: list[Finding], folder: Path) -> None:
     sign = {"equal": "", "at_most": "≤ ", "at_least": "≥ "}
     for finding in findings:
         verdict = "[green]yes[/]" if finding.holds else "[bold red]NO[/]"
-        table.add_row(finding.claim, f"{sign[finding.kind]}{finding.predicted:.6g}", f"{finding.measured:.6g}", f"{finding.tolerance:.2g}", verdict)
+        table.add_row(
+            finding.claim, f"{sign[finding.kind]}{finding.predicted:.6g}", f"{finding.measured:.6g}", f"{finding.tolerance:.2g}", verdict
+        )
     console = Console()
     console.print(table)
     console.print(f"results: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
@@ -210,4 +213,3 @@ def explain(mistake: Exception) -> str:
         return f"can't read the override '{mistake.override}': write key=value, and quote what holds spaces, brackets or commas."
     said = mistake if cause is None or isinstance(mistake, InputError) else cause
     return " ".join(str(said).split())
-

@@ -65,7 +65,7 @@ def evaluate(problem: Problem, lanes: Lanes) -> Point:
     error = lanes - problem.minimizer[:, None]  # pyright: ignore[reportOptionalSubscript]  (a Hessian comes with its minimizer)
     gradient = jnp.matmul(problem.hessian, error, precision="highest")
     suboptimality = 0.5 * jnp.sum(error * gradient, axis=0)
-    return Point(suboptimality + problem.minimum, suboptimality, gradient)
+    return Point(suboptimality + jnp.asarray(problem.minimum), suboptimality, gradient)
 
 
 def measure(problem: Problem, lanes: Lanes, point: Point) -> Measurement:
@@ -150,9 +150,7 @@ def _full_steps(problem: Problem, update: Update, now: Progress, at: Schedule) -
     return lax.fori_loop(0, at.gaps, step, now)
 
 
-def _batch_steps(
-    problem: Problem, update: Update, now: Progress, at: Schedule, indices: Array, *, tile: int, ragged: bool
-) -> Progress:
+def _batch_steps(problem: Problem, update: Update, now: Progress, at: Schedule, indices: Array, *, tile: int, ragged: bool) -> Progress:
     def gather(number: Array, now: Progress) -> Progress:
         rows = lax.dynamic_slice_in_dim(indices, at.rows + number * tile, tile)
         examples = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), problem.data)
@@ -180,7 +178,9 @@ def _state_axes(method: Method, numbers: Numbers, lanes: Lanes) -> Any:
     A counter that every lane keeps for itself makes Adam raise its decay rates to a power lane by lane: 16 us instead of 6 a step
     at 256 lanes.
     """
-    one = jax.eval_shape(lambda n, x: method(**n).init(x), *jax.tree.map(lambda x: x[0], (numbers,)), jax.tree.map(lambda x: x[..., 0], lanes))
+    one = jax.eval_shape(
+        lambda n, x: method(**n).init(x), *jax.tree.map(lambda x: x[0], (numbers,)), jax.tree.map(lambda x: x[..., 0], lanes)
+    )
     axes = jax.tree.map(lambda leaf: None if leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.integer) else -1, one)
 
     def step(numbers: Any, state: Any, params: Any) -> Any:

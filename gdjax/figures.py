@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -157,7 +157,15 @@ def source(drawn: Figure, text: str) -> None:
 
 
 @paper
-def convergence(dataset: xr.Dataset, *, x: str = "step", y: str = "suboptimality", theory: xr.DataArray | None = None, edge: float | None = None, note: str = "") -> Figure:
+def convergence(
+    dataset: xr.Dataset,
+    *,
+    x: str = "step",
+    y: str = "suboptimality",
+    theory: xr.DataArray | None = None,
+    edge: float | None = None,
+    note: str = "",
+) -> Figure:
     """A sweep's curves against steps or epochs: a colour a rate, or one line; a band over seeds.
 
     Parameters
@@ -190,4 +198,3 @@ def _ends(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     positive = np.asarray(values)[np.asarray(values) > 0]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     return (low, high) if low < high else (low / 2, high * 2)
-

@@ -26,7 +26,6 @@ from jaxtyping import Array, Int
 
 from gdjax.records import InputError, Params, unknown_name
 
-
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",
     "lbfgs": "searches along a line and needs the objective itself at every step",
@@ -82,7 +81,7 @@ def nesterov(learning_rate: float, momentum: float = 0.9) -> optax.GradientTrans
     With momentum (sqrt(kappa) - 1) / (sqrt(kappa) + 1) and rate 1/L it is the constant scheme of Nesterov (2004, section 2.2). The
     records are of x_t.
     """
-    return _extrapolated(learning_rate, lambda step: momentum)
+    return _extrapolated(learning_rate, lambda _: momentum)
 
 
 def nesterov_convex(learning_rate: float) -> optax.GradientTransformation:
@@ -141,6 +140,7 @@ def resolve(method: str | Callable[..., optax.GradientTransformation], numbers: 
     return Method(name, build, settings), tuple(given for given in numbers if given not in fixed)
 
 
+@functools.cache
 def available() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Every method that has a name, with its builder."""
     found: dict[str, Callable[..., optax.GradientTransformation]] = {}

@@ -37,6 +37,7 @@ class Linear:
     def __call__(
         self, lanes: Float[Array, "p lanes"], constants: dict[str, Any], examples: tuple[Array, Array], weights: Any
     ) -> tuple[Float[Array, " lanes"], Float[Array, "p lanes"]]:
+        """The weighted objective and its gradient, for every lane."""
         features, target = examples
         numbers = {name: number for name, number in constants.items() if name != "ridge"}
         predictions = jnp.matmul(features, lanes, precision="highest")
@@ -59,9 +60,9 @@ class PerExample:
 
     loss: Callable[[Params, Any], Array]
 
-    def __call__(
-        self, lanes: Lanes, constants: dict[str, Any], examples: PyTree, weights: Any
-    ) -> tuple[Float[Array, " lanes"], Lanes]:
+    def __call__(self, lanes: Lanes, constants: dict[str, Any], examples: PyTree, weights: Any) -> tuple[Float[Array, " lanes"], Lanes]:
+        """The weighted objective and its gradient, for every lane."""
+
         def weighted(params: Params) -> Array:
             losses = jax.vmap(lambda example: self.loss(params, example, **constants))(examples)
             return jnp.sum(weights * losses)

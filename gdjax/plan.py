@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, PyTree
 
 from gdjax.methods import Method
 from gdjax.records import Problem
-from gdjax.samplers import Sampler
+from gdjax.samplers import Sampler, has_short_batches
 
 PROGRAM_SECONDS = 0.35
 """What another program costs to compile (measured: 0.2 to 0.4 s for a linear model on 2 CPU cores)."""
@@ -115,14 +115,14 @@ def groups(grid: Grid, recipe: Recipe) -> list[tuple[int, ...]]:
     return alone if extra_seconds > PROGRAM_SECONDS * (len(alone) - 1) else [tuple(range(len(alone)))]
 
 
-def _cut_group(grid: Grid, recipe: Recipe, sizes: tuple[int, ...], budget: int, workers: int) -> Iterator[Block]:
+def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, workers: int) -> Iterator[Block]:
     streams = [(size, seed) for size in sizes for seed in range(len(grid.seeds))]
     batch = max(grid.batch_sizes[size] for size in sizes)
     shape = _block_shape(grid, len(streams), len(grid.steps_of(sizes[0])), budget, workers)
     recipe = replace(recipe, width=shape[2])
     rows = 0
     if recipe.sampler is not None:
-        ragged = len(sizes) > 1 or grid.problem.num_examples % batch != 0
+        ragged = len(sizes) > 1 or has_short_batches(recipe.sampler, grid.problem.num_examples, batch)
         recipe = replace(recipe, tile=_tile(grid, batch, sizes[0]), ragged=ragged)
         rows = max(1, budget // (16 * batch * shape[1]))
     for stream in _parts(streams, shape[1]):

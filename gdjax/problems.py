@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from gdjax import data, losses, models
@@ -24,9 +25,7 @@ HESSIAN_LIMIT = 4096
 """Above this many parameters the Hessian is not formed unless asked for: p^2 numbers are 134 MB there."""
 
 
-def least_squares(
-    X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: bool = True, *, hessian: bool | None = None
-) -> Problem:
+def least_squares(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: bool = True, *, hessian: bool | None = None) -> Problem:
     """J(theta) = (1/n) ||[1 X] theta - y||^2, theta = (b, w_1..w_p), started at zero.
 
     The Hessian is (2/n) [1 X]'[1 X], so gradient descent is stable iff learning_rate < 2 / L = 1 / lambda_max([1 X]'[1 X] / n). The
@@ -226,7 +225,7 @@ def from_loss(
 
 def _module(*arrays: Any) -> Any:
     """JAX inside a trace, NumPy's float64 on the host."""
-    return jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)) else np
+    return jnp if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays)) else np
 
 
 def _checked(X: Any, y: Any) -> tuple[Any, Any]:
@@ -313,4 +312,3 @@ def _logistic_truth(features: np.ndarray, target: np.ndarray, ridge: float, pena
     curvatures = np.linalg.eigvalsh(derivatives(theta)[1])
     positive = curvatures[curvatures > curvatures[-1] * len(theta) * np.finfo(float).eps]
     return {"minimizer": theta, "minimum": objective(theta), "strong_convexity": positive[0]}
-

@@ -71,14 +71,12 @@ def _program(
     def one(problem: Problem, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
         if progress is None:
             progress = begin(problem, recipe.method, numbers, recipe.width, full=indices is None)
-        progress, trajectory = descend(
-            problem, recipe.method, numbers, indices, schedule, progress, tile=recipe.tile, ragged=recipe.ragged
-        )
+        progress, trajectory = descend(problem, recipe.method, numbers, indices, schedule, progress, tile=recipe.tile, ragged=recipe.ragged)
         flat = [leaf.reshape(-1, recipe.width) for leaf in jax.tree.leaves(trajectory.params)]
         return progress, trajectory._replace(params=jnp.concatenate(flat))
 
     def member(members: dict[str, jax.Array], progress: Any) -> tuple[Progress, Trajectory]:
-        built = problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
+        built: Any = problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
         if start is not None:
             built = replace(built, start=start)
         return _mapped(lambda table, progress: one(built, table, progress), indices, progress)
@@ -107,7 +105,9 @@ def _execute(block: Block, grid: Grid, problem: Problem | None, observer: Observ
             arguments = (problem, start, members, numbers, indices, schedule, progress)
             progress, part = _compiled(block.recipe, arguments, observer)(*arguments)
             parts.append(jax.tree.map(np.asarray, part))
-    records = parts[0].records if len(parts) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=2), *[p.records for p in parts])
+    records = (
+        parts[0].records if len(parts) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=2), *[p.records for p in parts])
+    )
     diverged = np.stack([part.diverged_at for part in parts])
     first = np.argmax(diverged >= 0, axis=0)  # the first part that says so; the first of all, a -1, where none does
     return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], parts[-1].params)
@@ -129,7 +129,7 @@ def _segments(block: Block, grid: Grid) -> Iterator[tuple[Schedule, np.ndarray |
         yield _schedule(gaps[part], np.cumsum(gaps[part]) - gaps[part], steps[part]), _filled(np.stack(tables), block.shape[1])
 
 
-def _schedule(*columns: Int[np.ndarray, " records"]) -> Schedule:
+def _schedule(*columns: Any) -> Schedule:
     return Schedule(*(column.astype(np.int32) for column in columns))
 
 
@@ -181,9 +181,7 @@ def _place(results: Results | None, grid: Grid, block: Block, outcome: Results) 
     ):
         return jax.tree.map(lambda leaf: leaf[:, None], outcome)
     if results is None:
-        results = jax.tree.map(lambda leaf: _room(leaf, grid), outcome)
-        records = [np.empty((*leaf.shape[:3], len(grid.steps), leaf.shape[-1]), leaf.dtype) for leaf in results.records]
-        results = results._replace(records=Measurement(*records))
+        results = _room(outcome, grid)
     for there, here in zip(jax.tree.leaves(results), jax.tree.leaves(outcome), strict=True):
         members, lanes = slice(block.members.start, block.members.stop), slice(block.lanes.start, block.lanes.stop)
         for number, (size, seed) in enumerate(block.streams):
@@ -196,8 +194,15 @@ def _place(results: Results | None, grid: Grid, block: Block, outcome: Results) 
     return results
 
 
-def _room(leaf: np.ndarray, grid: Grid) -> np.ndarray:
-    return np.empty((grid.num_members, len(grid.batch_sizes), len(grid.seeds), *leaf.shape[2:-1], grid.num_lanes), leaf.dtype)
+def _room(outcome: Results, grid: Grid) -> Results:
+    """Empty arrays for the whole grid, of the kind that a block's outcome has."""
+    axes = (grid.num_members, len(grid.batch_sizes), len(grid.seeds))
+
+    def empty(leaf: Any, *inner: int) -> Any:
+        return np.empty((*axes, *inner, grid.num_lanes), leaf.dtype)
+
+    records = jax.tree.map(lambda leaf: empty(leaf, len(grid.steps)), outcome.records)
+    return Results(records, empty(outcome.diverged_at), empty(outcome.params, outcome.params.shape[2]))
 
 
 def _filled(array: np.ndarray, length: int) -> np.ndarray:

@@ -97,6 +97,12 @@ def steps_for(sampler: Sampler, num_epochs: float, num_examples: int, batch_size
     return int(np.searchsorted(examples_seen(sampler, most, num_examples, batch_size), num_epochs * num_examples)) + 1
 
 
+def has_short_batches(sampler: Sampler, num_examples: int, batch_size: int) -> bool:
+    """Whether some batch of an epoch holds fewer than `batch_size` examples."""
+    steps = math.ceil(num_examples / batch_size)
+    return int(examples_seen(sampler, steps, num_examples, batch_size)[-1]) < steps * batch_size
+
+
 @functools.lru_cache(maxsize=64)
 def examples_seen(sampler: Sampler, num_steps: int, num_examples: int, batch_size: int) -> Int[np.ndarray, " steps"]:
     """How many examples have been seen after 1, 2, .. num_steps steps."""

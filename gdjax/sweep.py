@@ -238,7 +238,6 @@ def _product(axes: dict[str, Axis]) -> dict[str, np.ndarray]:
 def _dataset(results: program.Results, grid: Grid, roles: _Roles) -> xr.Dataset:
     laid_out = roles.members | roles.streams
     names = (*laid_out, "step", *roles.lanes)
-    dims = (*roles.order, "step")
 
     def labelled(array: np.ndarray, last: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
         """Give every swept axis its dimension; a result that no batch size or seed has a say in is the same for all of them."""

@@ -38,10 +38,12 @@ def modes(problem: Problem) -> Modes:
     return Modes(np.maximum(curvatures, 0.0), vectors.T @ (np.asarray(problem.start) - np.asarray(problem.minimizer)))
 
 
-def gradient_descent(modes: Modes, learning_rate: Float[ArrayLike, " rates"], steps: Int[ArrayLike, " records"]) -> Float[np.ndarray, "rates records"]:
+def gradient_descent(
+    modes: Modes, learning_rate: Float[ArrayLike, " rates"], steps: Int[ArrayLike, " records"]
+) -> Float[np.ndarray, "rates records"]:
     """The exact suboptimality sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2 after t steps of a constant rate, stable or not.
 
-    Polyak (1964); THEORY E01.
+    Polyak (1964).
 
     >>> float(gradient_descent(Modes(np.array([2.0]), np.array([3.0])), 0.25, [1])[0, 0])
     2.25
@@ -136,7 +138,7 @@ def mean_square_edge(problem: Problem, batch_size: int, *, sampler: str = "witho
 
     A step maps E ee' by I - gamma A + gamma^2 Q with gamma = 2 eta, A: S -> GS + SG, Q: S -> GSG + c_B (mean_i x_i x_i'S x_i x_i' - GSG).
     That keeps the cone of positive matrices, so its radius reaches 1 where gamma Q v = A v: gamma = 1 / lambda_max(A^-1 Q). It is 2 / L
-    for B = n only. THEORY E11.
+    for B = n only (the second-moment recursion of LMS; for Gaussian inputs Feuer and Weinstein 1985).
     """
     sides, second = _operators(_moments(problem, batch_size, sampler))
     scale = 1.0 / np.sqrt(sides)
@@ -146,7 +148,7 @@ def mean_square_edge(problem: Problem, batch_size: int, *, sampler: str = "witho
 def noise_floor(problem: Problem, learning_rate: float, batch_size: int, *, sampler: str = "without_replacement") -> float:
     """The exact stationary E[J] - J* of constant-step SGD on least squares, batches drawn anew each step; inf past its edge.
 
-    tr(G S) at the fixed point S of the step on E ee', driven by gamma^2 c_B mean_i r_i^2 x_i x_i'. THEORY E11.
+    tr(G S) at the fixed point S of the step on E ee', driven by gamma^2 c_B mean_i r_i^2 x_i x_i'.
     """
     if learning_rate >= mean_square_edge(problem, batch_size, sampler=sampler):
         return np.inf
@@ -161,7 +163,7 @@ def expected_suboptimality(
 ) -> Float[np.ndarray, "rates steps"]:
     """The exact E[J(theta_t)] - J* for t = 0 .. num_steps, of constant-step SGD on least squares, batches drawn anew each step.
 
-    The recursion of m = E e and S = E ee' (THEORY E11): S+ = (I - gamma G) S (I - gamma G) + gamma^2 c_B (mean_i x_i x_i'S x_i x_i' - GSG
+    The recursion of m = E e and S = E ee': S+ = (I - gamma G) S (I - gamma G) + gamma^2 c_B (mean_i x_i x_i'S x_i x_i' - GSG
     + mean_i r_i^2 x_i x_i' - 2 mean_i r_i (x_i'm) x_i x_i'). A step costs p^4 for each rate, whatever n is.
     """
     gram, noise, fourth, third, drive, error = _moments(problem, batch_size, sampler)
