@@ -41,7 +41,7 @@ def run(
     num_rates: int = 200,
     learning_rate: Sequence[float] | None = None,
     batch_size: Sequence[int] | None = None,
-    num_seeds: int = 32,
+    num_seeds: int = 128,
     sampler: str = "without_replacement",
 ) -> xr.DataTree:
     """Sweep rates across the stability edge, by full batch and by mini-batches.
@@ -73,7 +73,7 @@ def run(
         problem,
         sampler=sampler,
         num_steps=num_steps,
-        record_every=max(1, num_steps // 20),
+        record_every=max(1, num_steps // 10),
         batch_size=sizes,
         seed=range(num_seeds),
         learning_rate=np.unique([*np.geomspace(LOWEST, 3.0, 40), *np.linspace(0.4, 1.15, 31)]) * edge,
@@ -106,7 +106,7 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
     sampled = _sampled(results)
     if sampled is not None and theory.has_moments(problem, sampled.attrs["sampler"]):
         for batch in sampled.batch_size.values:
-            findings += _minibatch_findings(sampled.sel(batch_size=batch), problem, edge)
+            findings += _minibatch_findings(sampled.sel(batch_size=batch), problem)
     return findings
 
 
@@ -124,8 +124,9 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
         _draw_minibatch(panels[0, 2], sampled, problem, edge)
     figures.source(
         drawn,
-        f"data: {problem.name}, n = {problem.num_examples}, κ = {float(problem.condition_number):.4g}. Dashed curves: exact theory; "
-        "dashed verticals and mark on the colour bar: predicted limits. Triangles: runs that diverge.",
+        f"data: {problem.name}, n = {problem.num_examples}, κ = {float(problem.condition_number):.4g}. "
+        "Dashed curves: exact theory. Triangles: runs "
+        "that diverge.\nDashed verticals and the mark on the colour bar: the stability edge 2/L, and in colour the limits of SGD in the mean square.",
     )
     return {"learning_rate": drawn}
 
@@ -134,7 +135,7 @@ def _sampled(results: xr.DataTree) -> xr.Dataset | None:
     return results["minibatch"].to_dataset() if "minibatch" in results.children else None
 
 
-def _minibatch_findings(sampled: xr.Dataset, problem: Problem, edge: float) -> list[Finding]:
+def _minibatch_findings(sampled: xr.Dataset, problem: Problem) -> list[Finding]:
     batch, sampler = int(sampled.batch_size), sampled.attrs["sampler"]
     limit = theory.mean_square_edge(problem, batch, sampler=sampler)
     one = sampled.sel(learning_rate=0.3 * limit, method="nearest")
@@ -149,29 +150,14 @@ def _minibatch_findings(sampled: xr.Dataset, problem: Problem, edge: float) -> l
             source="exact recursion of E ee' for SGD on least squares (LMS)",
         ),
         Finding(
-            claim=f"B = {batch}: the mean over seeds grows from no lower a rate than the mean-square limit",
+            claim=f"B = {batch}: the lowest rate at which any of {final.size} seeds diverges is no lower than the mean-square limit",
             predicted=limit,
-            measured=_first_growing(sampled),
+            measured=float(sampled.learning_rate.where(analysis.diverged(sampled).any("seed"), np.inf).min()),
             tolerance=0.0,
-            source="1 / lambda_max(A^-1 Q) / 2 of the recursion of E ee'",
+            source="1 / (2 lambda_max(A^-1 Q)) of the recursion of E ee'; a run 1e6 above a bounded mean has probability 1e-6",
             kind="at_least",
         ),
-        Finding(
-            claim=f"B = {batch}: the mean-square limit lies below the full batch's edge",
-            predicted=edge,
-            measured=limit,
-            tolerance=0.0,
-            source="c_B > 0 in the recursion of E ee'",
-            kind="at_most",
-        ),
     ]
-
-
-def _first_growing(sampled: xr.Dataset) -> float:
-    """The lowest rate whose mean suboptimality over seeds ends above the start; inf where none does."""
-    mean = analysis.mean_over(sampled.suboptimality, "seed")
-    grown = ~(mean.isel(step=-1) <= mean.isel(step=0))
-    return float(sampled.learning_rate.where(grown, np.inf).min())
 
 
 def _draw_curves(axes: Axes, full: xr.Dataset, problem: Problem, edge: float) -> None:
@@ -205,7 +191,7 @@ def _draw_final(axes: Axes, full: xr.Dataset, problem: Problem, edge: float) -> 
     axes.annotate("start", (rates[0], start), xytext=(0, 2), textcoords="offset points", fontsize=6.5, color="0.4")
     axes.set(xscale="log", yscale="log", xlabel=figures.LABELS["learning_rate"], ylabel="suboptimality at the last step", ylim=bounds)
     axes.set_title(f"full batch after {int(full.step[-1])} steps")
-    axes.legend(loc="lower left")
+    axes.legend(loc="best")
 
 
 def _draw_minibatch(axes: Axes, sampled: xr.Dataset, problem: Problem, edge: float) -> None:
@@ -215,17 +201,17 @@ def _draw_minibatch(axes: Axes, sampled: xr.Dataset, problem: Problem, edge: flo
     rates, last = near.learning_rate.values, analysis.mean_over(near.suboptimality.isel(step=-1), "seed")
     start = float(near.suboptimality.isel(learning_rate=0, step=0, seed=0, batch_size=0))
     bounds = figures.limits(start, last.values)
-    for number, (batch, color) in enumerate(zip(near.batch_size.values, figures.COLORS, strict=False)):
+    for batch, color in zip(near.batch_size.values, figures.COLORS, strict=False):
         mean = last.sel(batch_size=batch).values
         shown = mean <= bounds[1]
         axes.plot(rates[shown], mean[shown], color=color, label=f"B = {batch}")
         axes.plot(rates[~shown], np.full((~shown).sum(), bounds[1]), "^", markersize=3, color=color, clip_on=False)
         if theory.has_moments(problem, sampler):
             limit = theory.mean_square_edge(problem, int(batch), sampler=sampler)
-            figures.edge_line(axes, limit, f"mean-square limit, B = {batch}", color=color, height=0.97 - 0.42 * (number % 2))
+            figures.edge_line(axes, limit, "", color=color)
             expected = theory.expected_suboptimality(problem, rates, int(batch), int(near.step[-1]), sampler=sampler)
             figures.dashed(axes, rates, expected[:, -1], bounds=bounds, color=color)
     figures.edge_line(axes, edge, "2/L", side="right", height=0.5)
     axes.set(yscale="log", xlabel=figures.LABELS["learning_rate"], ylim=bounds)
     axes.set_title(f"mini-batches after {int(near.step[-1])} steps")
-    axes.legend(loc="center left", bbox_to_anchor=(0.0, 0.62), title=f"mean of {near.sizes['seed']} seeds", title_fontsize=7)
+    axes.legend(loc="upper left", title=f"mean of {near.sizes['seed']} seeds", title_fontsize=7)

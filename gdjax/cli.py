@@ -133,7 +133,7 @@ def _keep_compiled_programs() -> None:
     """Keep compiled programs between processes, unless the user has said where or that they shouldn't be."""
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir") is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(base / "gdjax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

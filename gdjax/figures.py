@@ -145,10 +145,10 @@ def tag(axes: Axes, x: float, y: float, text: str) -> None:
     axes.annotate(text, (x, y), fontsize=6.5, ha="center", va="center", bbox=box, zorder=4)
 
 
-def dashed(axes: Axes, x: np.ndarray, y: np.ndarray, *, bounds: tuple[float, float] = (0.0, np.inf), **line: Any) -> None:
-    """A prediction."""
-    inside = (y >= bounds[0]) & (y <= bounds[1])
-    axes.plot(x, np.where(inside, y, np.nan), **{"color": "black", "linestyle": (0, (3, 2)), "linewidth": 0.9, "zorder": 3} | line)
+def dashed(axes: Axes, x: np.ndarray, y: np.ndarray, *, bounds: tuple[float, float], **line: Any) -> None:
+    """A prediction, which may leave the panel."""
+    inside = np.clip(np.nan_to_num(y, nan=np.inf), 0.1 * bounds[0], 10.0 * bounds[1])
+    axes.plot(x, inside, **{"color": "black", "linestyle": (0, (3, 2)), "linewidth": 0.9, "zorder": 3} | line)
 
 
 def source(drawn: Figure, text: str) -> None:
