@@ -147,13 +147,15 @@ class Meter(Observer):
         self.begun = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, transient=True)
+        self.shown = console.is_terminal
         self.task = self.bar.add_task("running")
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.bar.live.is_started:
+            self.bar.stop()
         self.total_seconds = time.perf_counter() - self.begun
 
     def compiled(self, seconds: float) -> None:
@@ -162,7 +164,7 @@ class Meter(Observer):
 
     def advanced(self, done: int, total: int) -> None:
         """Move the bar on, once the work has taken a moment."""
-        if time.perf_counter() - self.begun > QUIET_SECONDS and not self.bar.live.is_started:
+        if self.shown and not self.bar.live.is_started and time.perf_counter() - self.begun > QUIET_SECONDS:
             self.bar.start()
         self.bar.update(self.task, completed=done, total=total)
 

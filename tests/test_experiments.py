@@ -1,0 +1,96 @@
+"""Every experiment at a small size: its findings hold, what it saves comes back, its figures draw."""
+
+import functools
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+import gdjax
+from experiments import batch_size, descend, learning_rate
+from gdjax import cli, problems, store
+from gdjax.records import InputError
+from gdjax.sweep import sweep
+
+SMALL = {
+    "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
+    "batch_size": {"num_steps": 400, "num_seeds": 32},
+    "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
+}
+MODULES = {module.__name__.rpartition(".")[2]: module for module in (batch_size, descend, learning_rate)}
+CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
+
+
+def problem_of(kind):
+    if kind == "notebook":
+        return problems.notebook_line()
+    X = np.random.default_rng(1).normal(size=(60, 3)) * [1.0, 30.0, 0.2]  # raw, badly scaled
+    return problems.least_squares(X, X @ [1.0, 0.1, -3.0] + np.random.default_rng(2).normal(size=60))
+
+
+def test_every_configured_experiment_has_a_module_and_is_tested_here():
+    assert sorted(SMALL) == CONFIGURED == sorted(MODULES)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_every_setting_of_an_experiment_is_one_that_it_takes(name):
+    settings = OmegaConf.load(Path(cli.config_folder()) / "experiment" / f"{name}.yaml")
+    taken = set(inspect.signature(MODULES[name].run).parameters)
+    assert {str(key) for key in settings} - {"name"} <= taken
+
+
+@pytest.mark.parametrize("kind", ["notebook", "raw columns"])
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_every_finding_of_an_experiment_holds_and_its_figures_draw(name, kind, tmp_path):
+    problem, module, settings = problem_of(kind), MODULES[name], SMALL[name]
+    if name == "descend":
+        settings = settings | {"learning_rate": 0.3 / float(problem.smoothness)}
+    results = module.run(problem, sweep, **settings)
+    store.save_sweep(tmp_path, results)
+    opened = gdjax.open_results(tmp_path)
+    xr.testing.assert_identical(opened.load(), results)
+    findings = module.check(opened, problem)
+    assert findings
+    assert [finding.claim for finding in findings if not finding.holds] == []
+    assert all(finding.source for finding in findings)
+    figures = module.draw(opened, problem)
+    assert figures
+    assert all(isinstance(figure, Figure) for figure in figures.values())
+    for figure in figures.values():
+        figure.savefig(tmp_path / "figure.svg")
+
+
+def test_a_wrong_stability_edge_would_be_found(monkeypatch):
+    problem = problems.notebook_line()
+    results = learning_rate.run(problem, sweep, num_rates=40, num_seeds=0)
+    monkeypatch.setattr("gdjax.theory.stability_edge", lambda smoothness: 4.0 / smoothness)  # the page's
+    assert not learning_rate.check(results, problem)[0].holds
+
+
+def test_a_wrong_constant_in_the_noise_would_be_found(monkeypatch):
+    problem = problems.notebook_line()
+    results = batch_size.run(problem, sweep, num_steps=1000, num_seeds=128)
+    monkeypatch.setattr("gdjax.theory.batch_noise_factor", lambda batch, n, **_: 1.0 / batch)  # with replacement, which it is not
+    lost = [finding for finding in batch_size.check(results, problem) if not finding.holds]
+    assert any("B = 16" in finding.claim for finding in lost)
+
+
+def test_float32_has_its_own_tolerance():
+    problem = problems.notebook_line()
+    results = learning_rate.run(problem, functools.partial(sweep, precision="float32"), num_rates=40, num_seeds=0)
+    assert all(finding.holds for finding in learning_rate.check(results, problem))
+
+
+@pytest.mark.parametrize("module", [learning_rate, batch_size])
+def test_an_experiment_that_needs_the_smoothness_says_so(module):
+    problem = problems.from_loss(square, np.ones(3), np.zeros(()))
+    with pytest.raises(InputError, match="smoothness L, which is not known of square"):
+        module.run(problem, sweep)
+
+
+def square(params, example):
+    return (params - example) ** 2

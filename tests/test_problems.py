@@ -1,0 +1,328 @@
+"""A problem's minimizer, minimum and curvatures are the true ones, on the host and inside a trace; wrong data is refused."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes
+
+import gdjax
+from gdjax import problems
+from tests import reference
+from tests.conftest import random_data
+
+CLOSED_FORM = 1e-10  # the reference's own: a closed form of 80 numbers in float64, to 6 digits more than that needs
+DECOMPOSED = 1e-8  # the reference's own: round-off (1e-16) times the data's condition number, up to 7e3, squared
+
+
+def standardised(X):
+    return (X - X.mean(axis=0)) / X.std(axis=0)
+
+
+def diabetes():
+    return load_diabetes(return_X_y=True, scaled=False)
+
+
+def squared_loss(params, example):
+    x, y = example
+    return (params["b"] + x @ params["w"] - y) ** 2
+
+
+@pytest.mark.parametrize("hessian", [None, False])
+class TestNotebookLine:
+    """N01 to N09."""
+
+    def test_truth_is_the_reference(self, hessian):
+        problem = problems.notebook_line(hessian=hessian)
+        np.testing.assert_allclose(problem.minimizer, reference.NOTEBOOK_MINIMIZER, rtol=CLOSED_FORM)
+        np.testing.assert_allclose(problem.minimum, reference.NOTEBOOK_MINIMUM, rtol=CLOSED_FORM)
+        curvatures = [problem.strong_convexity, problem.smoothness]
+        np.testing.assert_allclose(curvatures, 2 * np.array(reference.NOTEBOOK_GRAM_EIGENVALUES), rtol=CLOSED_FORM)
+        np.testing.assert_allclose(problem.condition_number, reference.NOTEBOOK_CONDITION_NUMBER, rtol=1e-9)  # the reference's own
+
+    def test_rates_follow_from_the_hessian_of_the_loss(self, hessian):
+        problem = problems.notebook_line(hessian=hessian)
+        L, mu, kappa = problem.smoothness, problem.strong_convexity, problem.condition_number
+        np.testing.assert_allclose(2 / L, reference.NOTEBOOK_CRITICAL_RATE, rtol=CLOSED_FORM)
+        np.testing.assert_allclose(2 / (L + mu), reference.NOTEBOOK_BEST_RATE, rtol=CLOSED_FORM)
+        np.testing.assert_allclose(((kappa - 1) / (kappa + 1)) ** 2, reference.NOTEBOOK_BEST_FACTOR, rtol=CLOSED_FORM)
+
+    def test_objective_and_gradient_are_those_of_the_examples(self, hessian):
+        problem = problems.notebook_line(hessian=hessian)
+        np.testing.assert_allclose(problem.objective(np.zeros(2)), reference.NOTEBOOK_OBJECTIVE_AT_ZERO, rtol=CLOSED_FORM)
+        np.testing.assert_allclose(problem.objective(np.array([2.5, 1.7])), reference.NOTEBOOK_OBJECTIVE_AT_TRUTH, rtol=CLOSED_FORM)
+        np.testing.assert_allclose(problem.gradient(np.zeros(2)), reference.NOTEBOOK_GRADIENT_AT_ZERO, rtol=CLOSED_FORM)
+        np.testing.assert_allclose(problem.objective(problem.minimizer), reference.NOTEBOOK_MINIMUM, rtol=CLOSED_FORM)
+
+
+def test_diabetes_raw_is_the_reference():
+    X, y = diabetes()
+    problem = problems.least_squares(X, y)
+    low, high, ratio = reference.DIABETES_RAW_GRAM
+    np.testing.assert_allclose(problem.objective(np.zeros(11)), reference.DIABETES_AT_ZERO, rtol=CLOSED_FORM)
+    np.testing.assert_allclose(problem.minimum, reference.DIABETES_MINIMUM, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.smoothness, 2 * high, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.strong_convexity, 2 * low, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.condition_number, ratio, rtol=DECOMPOSED)
+
+
+def test_diabetes_standardised_is_the_reference():
+    X, y = diabetes()
+    problem = problems.least_squares(standardised(X), y)
+    low, high, ratio = reference.DIABETES_STANDARDISED_GRAM
+    np.testing.assert_allclose(problem.minimizer, reference.DIABETES_STANDARDISED_MINIMIZER, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.minimum, reference.DIABETES_MINIMUM, rtol=DECOMPOSED)
+    np.testing.assert_allclose([problem.strong_convexity, problem.smoothness], [2 * low, 2 * high], rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.condition_number, ratio, rtol=DECOMPOSED)
+
+
+def test_breast_cancer_ridge_logistic_is_the_reference():
+    X, y = load_breast_cancer(return_X_y=True)
+    problem = problems.logistic(standardised(X), y, ridge=0.005)
+    np.testing.assert_allclose(problem.minimum, reference.BREAST_CANCER_MINIMUM, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.minimizer[:5], reference.BREAST_CANCER_FIRST_PARAMS, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.strong_convexity, reference.BREAST_CANCER_STRONG_CONVEXITY, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.smoothness, reference.BREAST_CANCER_SMOOTHNESS, rtol=DECOMPOSED)
+    np.testing.assert_allclose(problem.objective(problem.minimizer), reference.BREAST_CANCER_MINIMUM, rtol=DECOMPOSED)
+    assert np.linalg.norm(problem.gradient(problem.minimizer)) < 1e-14  # round-off of a mean of numbers of size 1
+    features, target = problem.data
+    assert np.mean((features @ problem.minimizer > 0) == (target > 0)) == pytest.approx(reference.BREAST_CANCER_ACCURACY, rel=1e-15)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(("num_examples", "num_features", "scale"), [(50, 5, 1.0), (50, 5, 1e4), (6, 5, 1.0)])
+def test_minimizer_solves_the_normal_equations(intercept, num_examples, num_features, scale):
+    X, y = random_data(num_examples, num_features)
+    X = X * np.geomspace(1.0, scale, num_features)
+    problem = problems.least_squares(X, y, intercept)
+    features = np.column_stack([np.ones(num_examples), X]) if intercept else X
+    residual = features @ problem.minimizer - y
+    # backward stable: exact for features off by 1e-16 |X|, which moves X'r by |X| times 1e-16 (|X| |theta| + |y|)
+    size = np.linalg.norm(features)
+    assert np.linalg.norm(features.T @ residual) < 1e-15 * size * (size * np.linalg.norm(problem.minimizer) + np.linalg.norm(y))
+    np.testing.assert_allclose(problem.minimum, np.mean(residual**2), rtol=1e-12, atol=1e-28)  # n = p + 1 interpolates: 0 to rounding
+    curvatures = np.linalg.svd(features, compute_uv=False) ** 2 * 2 / num_examples
+    np.testing.assert_allclose(problem.smoothness, curvatures[0], rtol=1e-12)  # singular values are exact to 1e-16 of the largest
+    np.testing.assert_allclose(problem.strong_convexity, curvatures[-1], rtol=1e-8)  # 1e-16 * 1e4 * 2
+    np.testing.assert_allclose(problem.hessian, 2 * features.T @ features / num_examples, rtol=1e-10, atol=1e-14)
+
+
+def collinear(kind):
+    X, y = random_data(30, 3)
+    if kind == "constant":
+        X[:, 1] = 2.0  # a multiple of the intercept's ones
+    elif kind == "duplicate":
+        X[:, 2] = X[:, 0]
+    elif kind == "wide":
+        X, y = random_data(5, 8)
+    return X, y
+
+
+@pytest.mark.parametrize(("kind", "said"), [("constant", "rank 3 of 4"), ("duplicate", "rank 3 of 4"), ("wide", "rank 5 of 9")])
+def test_collinear_columns_warn(kind, said):
+    with pytest.warns(UserWarning, match=said):
+        problems.least_squares(*collinear(kind))
+
+
+@pytest.mark.filterwarnings("ignore:the columns of X are collinear")
+@pytest.mark.parametrize("kind", ["constant", "duplicate", "wide"])
+def test_collinear_columns_give_the_minimizer_of_least_norm(kind):
+    X, y = collinear(kind)
+    problem = problems.least_squares(X, y)
+    features = np.column_stack([np.ones(len(y)), X])
+    best, _, rank, singular = np.linalg.lstsq(features, y, rcond=1e-10)
+    np.testing.assert_allclose(problem.minimizer, best, rtol=1e-10, atol=1e-12)  # round-off times a condition number of 10
+    np.testing.assert_allclose(problem.minimizer, np.linalg.pinv(features, rcond=1e-10) @ y, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(problem.strong_convexity, 2 * singular[rank - 1] ** 2 / len(y), rtol=1e-10)
+    np.testing.assert_allclose(problem.minimum, np.mean((features @ best - y) ** 2), rtol=1e-10, atol=1e-25)
+
+
+@pytest.mark.filterwarnings("ignore:the columns of X are collinear")
+@pytest.mark.parametrize("kind", ["constant", "duplicate", "wide"])
+def test_gradient_descent_from_zero_converges_to_the_minimizer_of_least_norm(kind):
+    problem = problems.least_squares(*collinear(kind))
+    ds = gdjax.sweep(problem, sampler="full", num_steps=20_000, record_every=20_000, learning_rate=1.0 / float(problem.smoothness))
+    # condition numbers are below 500, so e^(-20000 / 500) = 4e-18 of the start is left; the rest is round-off that piles up along
+    # the directions with no curvature, 1e-16 a step
+    assert float(ds.distance[-1]) < 1e-10
+    np.testing.assert_allclose(ds.params, problem.minimizer, atol=1e-10)
+
+
+@pytest.mark.parametrize("builder", [problems.least_squares, lambda X, y: problems.least_squares(X, y, False, hessian=False)])
+def test_least_squares_built_in_a_trace_is_the_one_built_on_the_host(builder):
+    X, y = random_data(40, 4)
+    traced, host = jax.jit(builder)(X, y), builder(X, y)
+    assert jax.tree.structure(traced) == jax.tree.structure(host)
+    for here, there in zip(jax.tree.leaves(traced), jax.tree.leaves(host), strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-12, atol=1e-14)  # two QRs of a matrix of condition number 2
+
+
+def test_designed_spectrum_built_in_a_trace_is_the_one_built_on_the_host():
+    eigenvalues, start = np.array([0.5, 2.0, 0.0]), np.array([1.0, -1.0, 3.0])
+    traced, host = jax.jit(problems.designed_spectrum)(eigenvalues, start), problems.designed_spectrum(eigenvalues, start)
+    assert jax.tree.structure(traced) == jax.tree.structure(host)
+    jax.tree.map(np.testing.assert_array_equal, traced, host)
+
+
+def test_designed_spectrum_has_the_prescribed_truth():
+    problem = problems.designed_spectrum([0.5, 4.0, 0.0, 2.0])
+    assert (problem.smoothness, problem.strong_convexity, problem.condition_number) == (4.0, 0.5, 8.0)
+    assert float(problem.objective(problem.start)) == 3.25
+    assert float(problem.objective(problem.minimizer)) == problem.minimum == 0.0
+    np.testing.assert_array_equal(problem.start, np.ones(4))
+    np.testing.assert_array_equal(problem.gradient(np.array([1.0, 2.0, 3.0, 4.0])), [0.5, 8.0, 0.0, 8.0])
+
+
+@pytest.mark.filterwarnings("ignore:the columns of X are collinear")
+def test_hessian_is_formed_only_where_it_is_less_work():
+    assert problems.least_squares(*random_data(20, 3)).hessian is not None
+    assert problems.least_squares(*random_data(20, 3), hessian=False).hessian is None
+    assert problems.least_squares(*random_data(5, 30)).hessian is None  # p^2 > 2 n p
+    assert problems.least_squares(*random_data(5, 30), hessian=True).hessian.shape == (31, 31)
+
+
+def test_notebook_line_is_numpy_seed_42():
+    features, target = problems.notebook_line().data
+    noise = np.random.default_rng(42).normal(0, 1.0, 80)
+    np.testing.assert_array_equal(features, np.column_stack([np.ones(80), np.linspace(0, 10, 80)]))
+    np.testing.assert_array_equal(target, 2.5 + 1.7 * features[:, 1] + noise)
+
+
+def test_random_linear_has_the_page_s_shape_and_truth():
+    problem = problems.random_linear()
+    assert (problem.num_examples, problem.parameter_names) == (500, ("b", "w1", "w2", "w3"))
+    # the noise 0.3 leaves 0.3 / sqrt(500) = 0.013 in each coefficient: four deviations
+    np.testing.assert_allclose(problem.minimizer, [3.0, 2.0, -1.5, 0.5], atol=0.054)
+    np.testing.assert_array_equal(problem.data[1], problems.random_linear().data[1])
+    assert (problem.data[1] != problems.random_linear(seed=1).data[1]).all()
+
+
+def test_logistic_minimizer_is_stationary_whatever_the_classes_are_called():
+    X, _ = random_data(60, 3)
+    y = (X[:, 0] + 0.5 * np.random.default_rng(1).normal(size=60) > 0).astype(float)
+    built = [problems.logistic(X, labels, ridge=0.01) for labels in (y, 2 * y - 1, 5 * y + 3)]
+    for problem in built:
+        assert np.linalg.norm(problem.gradient(problem.minimizer)) < 1e-14  # round-off of a mean of numbers of size 1
+        np.testing.assert_array_equal(problem.minimizer, built[0].minimizer)
+    hessian = jax.hessian(built[0].objective)(jnp.asarray(built[0].minimizer))
+    eigenvalues = np.linalg.eigvalsh(hessian)
+    np.testing.assert_allclose(built[0].strong_convexity, eigenvalues[0], rtol=1e-10)  # autodiff against the formula: round-off
+    assert eigenvalues[-1] <= built[0].smoothness
+
+
+def test_logistic_does_not_penalise_the_intercept():
+    X, _ = random_data(60, 2)
+    y = (X[:, 0] > 0.3).astype(float)
+    heavy = problems.logistic(X, y, ridge=1e6)
+    share = y.mean()
+    # the weights are below 1 / (4 ridge) = 2.5e-7, so the intercept alone fits the shares
+    np.testing.assert_allclose(heavy.minimizer, [np.log(share / (1 - share)), 0.0, 0.0], atol=1e-6)
+
+
+def test_logistic_without_ridge_promises_no_minimizer():
+    X, _ = random_data(20, 2)
+    problem = problems.logistic(X, X[:, 0] > 0)
+    assert (problem.minimizer, problem.minimum, problem.strong_convexity, problem.condition_number) == (None, None, None, None)
+
+
+def test_objective_and_gradient_match_finite_differences(small):
+    params, half = np.array([0.3, -0.2, 0.5, 1.0]), 1e-4
+    for problem in (small, problems.logistic(random_data(20, 3)[0], small.data[1] > 0, ridge=0.1)):
+        differences = [
+            float(problem.objective(params + half * axis) - problem.objective(params - half * axis)) / (2 * half) for axis in np.eye(4)
+        ]
+        # round-off 1e-16 * 10 / 1e-4; truncation half^2 / 6 times a third derivative below 1
+        np.testing.assert_allclose(problem.gradient(params), differences, atol=1e-8)
+
+
+class TestFromLoss:
+    def test_objective_is_the_mean_over_the_examples(self):
+        X, y = random_data(20, 3)
+        start = {"b": 0, "w": np.zeros(3)}
+        problem = problems.from_loss(squared_loss, (X, y), start, smoothness=3.0, strong_convexity=0.5)
+        params = {"b": 0.5, "w": np.array([1.0, -1.0, 2.0])}
+        residual = 0.5 + X @ params["w"] - y
+        value, gradient = problem.value_and_gradient(params)
+        np.testing.assert_allclose(value, np.mean(residual**2), rtol=1e-13)  # a sum of 20 terms
+        np.testing.assert_allclose(gradient["b"], 2 * np.mean(residual), rtol=1e-12)
+        np.testing.assert_allclose(gradient["w"], 2 * X.T @ residual / 20, rtol=1e-12)
+        assert (problem.num_examples, problem.condition_number, problem.name) == (20, 6.0, "squared_loss")
+        assert (problem.minimizer, problem.minimum) == (None, None)
+
+    @pytest.mark.parametrize("data", [(np.zeros((3, 2)), np.zeros(4)), np.zeros((0, 2)), np.float64(1.0), ()])
+    def test_data_without_a_common_first_axis_is_refused(self, data, mistake):
+        assert "first ax" in mistake(problems.from_loss, squared_loss, data, np.zeros(2))
+
+
+class TestArrays:
+    """What `least_squares` and `logistic` take, and refuse."""
+
+    def test_a_column_target_does_not_broadcast(self):
+        X, y = random_data(20, 3)
+        np.testing.assert_array_equal(problems.least_squares(X, y[:, None]).minimizer, problems.least_squares(X, y).minimizer)
+
+    def test_one_feature_may_be_a_vector(self):
+        X, y = random_data(20, 1)
+        np.testing.assert_array_equal(problems.least_squares(X[:, 0], y).minimizer, problems.least_squares(X, y).minimizer)
+
+    @pytest.mark.parametrize("builder", [problems.least_squares, problems.logistic])
+    @pytest.mark.parametrize(
+        ("X", "y", "said"),
+        [
+            (np.zeros((5, 2)), np.zeros(4), ("(5, 2)", "(4,)", "(n, p)")),
+            (np.zeros((5, 2)), np.zeros((5, 2)), ("(5, 2)",)),
+            (np.zeros((5, 2, 2)), np.zeros(5), ("(5, 2, 2)", "(n, p)")),
+            (np.zeros((0, 2)), np.zeros(0), ("(0, 2)", "at least one row")),
+            (np.zeros((3, 0)), np.zeros(3), ("(3, 0)", "one column")),
+            (np.array([[1.0], [np.nan], [np.inf]]), np.zeros(3), ("X", "2 ", "NaN")),
+            (np.zeros((3, 1)), np.array([0.0, np.nan, 1.0]), ("y", "1 ", "NaN")),
+        ],
+        ids=["rows differ", "wide target", "three axes", "no rows", "no columns", "NaN in X", "NaN in y"],
+    )
+    def test_unfit_arrays_are_refused(self, builder, X, y, said, mistake):
+        message = mistake(builder, X, y)
+        assert all(word in message for word in said)
+
+    @pytest.mark.parametrize("y", [np.zeros(6), np.arange(6.0)], ids=["one class", "six classes"])
+    def test_logistic_needs_two_classes(self, y, mistake):
+        message = mistake(problems.logistic, np.arange(6.0), y)
+        assert "two" in message
+        assert f"{np.unique(y).size}" in message
+
+    @pytest.mark.parametrize(
+        ("eigenvalues", "start", "said"),
+        [
+            ([], None, "(0,)"),
+            ([[1.0]], None, "(1, 1)"),
+            ([1.0, -0.5], None, "-0.5"),
+            ([0.0, 0.0], None, "above 0"),
+            ([1.0, np.nan], None, "nan"),
+            ([1.0, 2.0], [1.0], "(1,)"),
+        ],
+    )
+    def test_an_unfit_spectrum_is_refused(self, eigenvalues, start, said, mistake):
+        assert said in mistake(problems.designed_spectrum, eigenvalues, start)
+
+
+class TestNamed:
+    def test_a_builder_is_found_by_name(self):
+        problem = problems.named("random_linear", num_examples=30, noise=None)
+        assert (problem.name, problem.num_examples) == ("random_linear", 30)
+
+    def test_a_shipped_data_set_is_found_by_name(self):
+        X, y = diabetes()
+        problem = problems.named("diabetes", scale="standardize")
+        np.testing.assert_allclose(problem.minimizer, problems.least_squares(standardised(X), y).minimizer, rtol=DECOMPOSED)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "said"),
+        [
+            ("notebook_lin", {}, "'notebook_line'"),
+            ("random_linear", {"nois": 0.1}, "'noise'"),
+            ("diabetes", {"scale": "standardise"}, "standardize"),
+        ],
+    )
+    def test_a_typo_is_refused_with_the_nearest_name(self, name, options, said, mistake):
+        assert said in mistake(problems.named, name, **options)

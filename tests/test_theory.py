@@ -1,0 +1,111 @@
+"""Closed forms against numbers computed elsewhere (ids are the reference's)."""
+
+import numpy as np
+import pytest
+
+from gdjax import problems, theory
+
+N21 = {  # exact stationary excess at rate 0.005 on the notebook's data
+    (1, "with_replacement"): 0.1331141636159614,
+    (4, "with_replacement"): 0.029047665102463403,
+    (4, "without_replacement"): 0.027899763904110742,
+    (16, "with_replacement"): 0.007038655828090304,
+    (16, "without_replacement"): 0.005691133040540021,
+    (40, "without_replacement"): 0.0014140006373612446,
+    (80, "with_replacement"): 0.0013962897195243101,
+    (80, "without_replacement"): 0.0,
+}
+N22 = {  # mean-square critical rate
+    (1, "with_replacement"): 0.01629215466570688,
+    (4, "with_replacement"): 0.024367250789474652,
+    (4, "without_replacement"): 0.024520562926953978,
+    (16, "with_replacement"): 0.027794693747388657,
+    (16, "without_replacement"): 0.028043904716718963,
+    (40, "without_replacement"): 0.028871843806282705,
+    (80, "without_replacement"): 0.02915863040148442,
+}
+N24 = {  # exact E[J_k] - J* at rate 0.01, B = 16 without replacement
+    1: 17.927635567967926,
+    2: 3.1230337907778907,
+    10: 1.1880619420525105,
+    100: 0.49262599837315374,
+    200: 0.19092675635635592,
+    400: 0.03863714563916473,
+}
+
+
+@pytest.fixture(scope="module")
+def line():
+    return problems.notebook_line()
+
+
+@pytest.mark.parametrize(("batch", "sampler"), N21)
+def test_noise_floor_is_the_reference_one(line, batch, sampler):
+    floor = theory.noise_floor(line, 0.005, batch, sampler=sampler)
+    assert floor == pytest.approx(N21[batch, sampler], rel=1e-8, abs=1e-14)  # a linear solve of condition about 1e3
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.01, 0.014512987195298489), (0.02, 0.06490026795249038)])
+def test_noise_floor_at_other_rates_is_the_reference_one(line, rate, expected):
+    assert theory.noise_floor(line, rate, 16) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize(("batch", "sampler"), N22)
+def test_mean_square_edge_is_the_reference_one(line, batch, sampler):
+    assert theory.mean_square_edge(line, batch, sampler=sampler) == pytest.approx(N22[batch, sampler], rel=1e-8)
+
+
+def test_no_noise_floor_past_the_mean_square_edge(line):
+    assert np.isinf(theory.noise_floor(line, 0.025, 4))
+
+
+def test_expected_suboptimality_is_the_reference_one_and_ends_at_the_floor(line):
+    expected = theory.expected_suboptimality(line, [0.01, 0.02], 16, 4000)
+    assert expected[0, list(N24)] == pytest.approx(list(N24.values()), rel=1e-8)
+    floors = [theory.noise_floor(line, rate, 16) for rate in (0.01, 0.02)]
+    assert expected[:, -1] == pytest.approx(floors, rel=1e-6)  # what is left of the start after 4,000 steps is below 1e-9
+
+
+def test_moments_of_the_whole_batch_are_gradient_descent(line):
+    whole = theory.expected_suboptimality(line, [0.01, 0.028], 80, 300)
+    exact = theory.gradient_descent(theory.modes(line), [0.01, 0.028], np.arange(301))
+    assert whole == pytest.approx(exact, rel=1e-10)
+
+
+def test_gradient_descent_is_the_step_done_by_hand():
+    problem = problems.least_squares([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]], [1.0, 2.0, 3.0], intercept=False)
+    X, y = problem.data
+    theta, values = np.zeros(2), []
+    for _ in range(6):
+        values.append(np.mean((X @ theta - y) ** 2) - problem.minimum)
+        theta = theta - 0.2 * 2 / 3 * X.T @ (X @ theta - y)
+    assert theory.gradient_descent(theory.modes(problem), 0.2, range(6))[0] == pytest.approx(values, rel=1e-12)
+
+
+def test_edge_and_optimal_rate_are_the_references(line):
+    L, mu = line.smoothness, line.strong_convexity
+    assert theory.stability_edge(L) == pytest.approx(0.029158630401484423, rel=1e-10)
+    assert theory.optimal_rate(L, mu) == pytest.approx(0.02894833272260901, rel=1e-10)
+    assert theory.contraction(theory.optimal_rate(L, mu), L, mu) ** 2 == pytest.approx(0.9713592897211271, rel=1e-10)
+    assert theory.contraction(0.05, L, mu) == pytest.approx(2.4295163600999983, rel=1e-10)
+
+
+def test_modes_of_a_problem_without_a_hessian_are_refused():
+    with pytest.raises(ValueError, match="no known Hessian"):
+        theory.modes(problems.least_squares([[1.0], [2.0]], [1.0, 2.0], hessian=False))
+
+
+def test_moments_are_known_for_least_squares_by_independent_batches_only(line):
+    assert theory.has_moments(line, "with_replacement")
+    assert not theory.has_moments(line, "reshuffled")
+    assert not theory.has_moments(problems.designed_spectrum([1.0]), "with_replacement")
+    assert not theory.has_moments(problems.logistic([[0.0], [1.0], [2.0]], [0, 1, 0], ridge=0.1), "with_replacement")
+
+
+def test_collinear_columns_keep_the_moments_of_their_span(line):
+    X, y = line.data
+    with pytest.warns(UserWarning, match="collinear"):
+        doubled = problems.least_squares(np.c_[X[:, 1], X[:, 1]], y)
+    single = problems.least_squares(np.sqrt(2) * X[:, 1], y)  # what two equal columns are, by least norm
+    assert theory.mean_square_edge(doubled, 4) == pytest.approx(theory.mean_square_edge(single, 4), rel=1e-9)
+    assert theory.noise_floor(doubled, 0.002, 4) == pytest.approx(theory.noise_floor(single, 0.002, 4), rel=1e-8)
