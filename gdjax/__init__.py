@@ -1,6 +1,7 @@
 """Sweeps of gradient descent as one XLA program per shape, with the theory they must follow."""
 
 from gdjax import analysis, losses, methods, problems, samplers, theory
+from gdjax.program import Observer
 from gdjax.records import Finding, InputError, Problem
 from gdjax.store import open_results
 from gdjax.sweep import sweep
@@ -8,6 +9,7 @@ from gdjax.sweep import sweep
 __all__ = [
     "Finding",
     "InputError",
+    "Observer",
     "Problem",
     "analysis",
     "losses",

@@ -31,6 +31,9 @@ CACHED_BYTES = 16 * 1024
 GATHERED_BYTES = 256 * 1024
 """Examples gathered at a time."""
 
+SHORT_GAP = 8
+"""Between records closer than this, each step gathers its own examples: gathering ahead is a loop of its own, 5 us a record."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -150,8 +153,8 @@ def _block_shape(grid: Grid, num_streams: int, num_records: int, budget: int, wo
 def _tile(grid: Grid, batch: int, size: int) -> int:
     """How many steps' examples to gather together: those up to the next record, within reason."""
     per_example = sum(leaf.nbytes // grid.problem.num_examples for leaf in jax.tree.leaves(grid.problem.data))
-    gap = int(np.diff(grid.steps_of(size)).max(initial=1))
-    return max(1, min(gap, GATHERED_BYTES // (batch * per_example)))
+    gap = int(np.median(np.diff(grid.steps_of(size))))
+    return 1 if gap < SHORT_GAP else max(1, min(gap, GATHERED_BYTES // (batch * per_example)))
 
 
 def _even(total: int, most: int) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -35,9 +35,9 @@ class Observer:
 
 
 class Results(NamedTuple):
-    """What runs left. Axes: members, batch sizes and seeds (one axis of streams within a block), records or parameters, lanes."""
+    """What runs left. Axes: members, batch sizes and seeds (one axis of streams within a block), what is named here, lanes."""
 
-    records: Measurement
+    records: Float[np.ndarray, "members *streams records 4 lanes"]  # of `Measurement`
     diverged_at: Int[np.ndarray, "members *streams lanes"]
     params: Float[np.ndarray, "members *streams parameters lanes"]
 
@@ -47,12 +47,17 @@ def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Resul
     workers = _num_workers()
     blocks = plan(grid, recipe, budget=budget, workers=workers)
     problem = _on_device(grid.problem, recipe) if recipe.build is None else None
-    results: Results | None = None
-    with _in_order(lambda block: _execute(block, grid, problem, observer), blocks, workers) as outcomes:
-        for done, (block, outcome) in enumerate(zip(blocks, outcomes, strict=True), start=1):
-            results = _place(results, grid, block, outcome)
-            observer.advanced(done, len(blocks))
-    assert results is not None
+    if len(blocks) == 1 and len(grid.batch_sizes) == 1:
+        outcome = _execute(blocks[0], grid, problem, observer)
+        observer.advanced(1, 1)
+        return Results(*(leaf[:, None] for leaf in outcome))  # as it came, without a copy
+    results = _room(grid, recipe.dtype)
+
+    def work(block: Block) -> None:
+        _place(results, grid, block, _execute(block, grid, problem, observer))
+
+    for done, _ in enumerate(_threads(workers).map(work, blocks), start=1):
+        observer.advanced(done, len(blocks))
     return results
 
 
@@ -105,9 +110,7 @@ def _execute(block: Block, grid: Grid, problem: Problem | None, observer: Observ
             arguments = (problem, start, members, numbers, indices, schedule, progress)
             progress, part = _compiled(block.recipe, arguments, observer)(*arguments)
             parts.append(jax.tree.map(np.asarray, part))
-    records = (
-        parts[0].records if len(parts) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=2), *[p.records for p in parts])
-    )
+    records = parts[0].records if len(parts) == 1 else np.concatenate([part.records for part in parts], axis=2)
     diverged = np.stack([part.diverged_at for part in parts])
     first = np.argmax(diverged >= 0, axis=0)  # the first part that says so; the first of all, a -1, where none does
     return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], parts[-1].params)
@@ -172,37 +175,27 @@ def _compiled(recipe: Recipe, arguments: tuple[Any, ...], observer: Observer) ->
         return _programs[key]
 
 
-def _place(results: Results | None, grid: Grid, block: Block, outcome: Results) -> Results:
-    """Copy a block's outcome to its place, or take it as it is where it is all there is."""
-    if len(grid.batch_sizes) == 1 and (len(block.members), len(block.streams), len(block.lanes)) == (
-        grid.num_members,
-        len(grid.seeds),
-        grid.num_lanes,
-    ):
-        return jax.tree.map(lambda leaf: leaf[:, None], outcome)
-    if results is None:
-        results = _room(outcome, grid)
-    for there, here in zip(jax.tree.leaves(results), jax.tree.leaves(outcome), strict=True):
-        members, lanes = slice(block.members.start, block.members.stop), slice(block.lanes.start, block.lanes.stop)
-        for number, (size, seed) in enumerate(block.streams):
-            rows = here[: len(block.members), number, ..., : len(block.lanes)]
-            place = there[members, size, seed, ..., lanes]
-            if place.ndim == 3 and place.shape[1] > rows.shape[1]:  # records of a run that ended earlier
-                place[:, rows.shape[1] :] = rows[:, -1:]
-                place = place[:, : rows.shape[1]]
-            place[...] = rows
-    return results
-
-
-def _room(outcome: Results, grid: Grid) -> Results:
-    """Empty arrays for the whole grid, of the kind that a block's outcome has."""
+def _room(grid: Grid, dtype: str) -> Results:
+    """Empty arrays for the whole grid."""
     axes = (grid.num_members, len(grid.batch_sizes), len(grid.seeds))
+    return Results(
+        records=np.empty((*axes, len(grid.steps), len(Measurement._fields), grid.num_lanes), dtype),
+        diverged_at=np.empty((*axes, grid.num_lanes), np.int32),
+        params=np.empty((*axes, grid.num_parameters, grid.num_lanes), dtype),
+    )
 
-    def empty(leaf: Any, *inner: int) -> Any:
-        return np.empty((*axes, *inner, grid.num_lanes), leaf.dtype)
 
-    records = jax.tree.map(lambda leaf: empty(leaf, len(grid.steps)), outcome.records)
-    return Results(records, empty(outcome.diverged_at), empty(outcome.params, outcome.params.shape[2]))
+def _place(results: Results, grid: Grid, block: Block, outcome: Results) -> None:
+    """Copy a block's outcome to its place; a run that ended before others keeps its last record to the end."""
+    members, lanes = slice(block.members.start, block.members.stop), slice(block.lanes.start, block.lanes.stop)
+    ended = len(grid.steps_of(block.size))
+    for number, (size, seed) in enumerate(block.streams):
+        here = Results(*(leaf[: len(block.members), number, ..., : len(block.lanes)] for leaf in outcome))
+        there = Results(*(leaf[members, size, seed, ..., lanes] for leaf in results))
+        there.records[:, :ended] = here.records
+        there.records[:, ended:] = here.records[:, -1:]
+        there.diverged_at[...] = here.diverged_at
+        there.params[...] = here.params
 
 
 def _filled(array: np.ndarray, length: int) -> np.ndarray:
@@ -251,21 +244,7 @@ def _num_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextlib.contextmanager
-def _in_order(work: Callable[[Block], Results], blocks: Sequence[Block], workers: int) -> Iterator[Iterator[Results]]:
-    """Do the work on some blocks at once, and give the outcomes in order, never holding more than a few."""
-    if workers == 1 or len(blocks) == 1:
-        yield map(work, blocks)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield _ahead(pool, work, blocks, 2 * workers)
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[Block], Results], blocks: Sequence[Block], limit: int) -> Iterator[Results]:
-    waiting: deque[Any] = deque()
-    for block in blocks:
-        waiting.append(pool.submit(work, block))
-        if len(waiting) >= limit:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+@functools.cache
+def _threads(workers: int) -> ThreadPoolExecutor:
+    """Threads that wait for programs to run; kept, since starting them takes as long as a small sweep."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="gdjax")

@@ -99,7 +99,7 @@ class Problem:
 
 
 class Measurement(NamedTuple):
-    """What is recorded of the full objective at one point, a number per lane."""
+    """What is recorded of the full objective at one point, a number per lane; in records, entries of one axis in this order."""
 
     objective: Float[Array, " lanes"]
     suboptimality: Float[Array, " lanes"]
@@ -110,7 +110,7 @@ class Measurement(NamedTuple):
 class Trajectory(NamedTuple):
     """The records along the runs of one block, and where they ended."""
 
-    records: Measurement  # every leaf with a leading axis of records
+    records: Float[Array, "records 4 lanes"]  # of `Measurement`, in one array: four would be four writes a record and a copy each
     diverged_at: Int[Array, " lanes"]
     params: Lanes
 

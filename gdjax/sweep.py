@@ -16,10 +16,10 @@ from jaxtyping import Int, PyTree
 from gdjax import methods, program, samplers
 from gdjax.descent import DIVERGENCE_BOUND
 from gdjax.plan import Grid, Recipe
-from gdjax.records import InputError, Problem
+from gdjax.records import InputError, Measurement, Problem
 
-MOST_RECORDS = 1000
-"""About how many records a run keeps when `record_every` is not given."""
+MOST_RECORDS = 500
+"""About how many records a run keeps when `record_every` is not given: what a figure can show, at little cost beside the steps."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def sweep(
         How long every run is; exactly one of them. A run of a batch size that needs fewer steps for its epochs than another keeps its
         last values to the end of the `step` dimension, where its `epoch` stands still.
     record_every
-        Steps between records; by default so many that a run keeps about 1,000. The last step is always recorded.
+        Steps between records; by default so many that a run keeps about 500. The last step is always recorded.
     start
         Where runs begin, if not at the problem's own start.
     memory_budget
@@ -252,7 +252,7 @@ def _dataset(results: program.Results, grid: Grid, roles: _Roles) -> xr.Dataset:
         left = [name for name in here if name in kept]
         return kept, array.transpose([left.index(name) for name in kept])
 
-    variables = {name: labelled(records, ("step",)) for name, records in results.records._asdict().items()}
+    variables = {name: labelled(results.records[..., number, :], ("step",)) for number, name in enumerate(Measurement._fields)}
     variables["diverged_at"] = labelled(results.diverged_at, ())
     variables["params"] = labelled(results.params, ("parameter",))
     axes = roles.members | roles.streams | roles.lanes
