@@ -25,6 +25,9 @@ PROGRAM_SECONDS = 0.35
 FLOPS_PER_SECOND = 2e10
 """What a core does in the products of a step (measured: 1e10 to 6e10)."""
 
+COPIED_BYTES_PER_SECOND = 3e9
+"""How fast records are copied into fresh memory (measured: 2.8e9)."""
+
 CACHED_BYTES = 16 * 1024
 """Parameters of a block that stay close to a CPU core; with larger blocks a lane took up to twice as long (p = 2 to 100)."""
 
@@ -121,7 +124,7 @@ def groups(grid: Grid, recipe: Recipe) -> list[tuple[int, ...]]:
 def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, workers: int) -> Iterator[Block]:
     streams = [(size, seed) for size in sizes for seed in range(len(grid.seeds))]
     batch = max(grid.batch_sizes[size] for size in sizes)
-    shape = _block_shape(grid, len(streams), len(grid.steps_of(sizes[0])), budget, workers)
+    shape = _block_shape(grid, len(streams), sizes[0], budget, workers)
     recipe = replace(recipe, width=shape[2])
     rows = 0
     if recipe.sampler is not None:
@@ -134,20 +137,27 @@ def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, wo
                 yield Block(recipe, batch, member, tuple(stream), lane, shape, rows)
 
 
-def _block_shape(grid: Grid, num_streams: int, num_records: int, budget: int, workers: int) -> tuple[int, int, int]:
+def _block_shape(grid: Grid, num_streams: int, size: int, budget: int, workers: int) -> tuple[int, int, int]:
     """Members, streams and lanes of a block."""
+    records = len(grid.steps_of(size))
     evaluated = 3 * grid.problem.num_examples if grid.problem.hessian is None else 0
-    run_bytes = 8 * (4 * num_records + 8 * grid.num_parameters + evaluated)
     total = grid.num_members * num_streams * grid.num_lanes
-    most = max(1, min(total, budget // run_bytes))
-    if jax.default_backend() == "cpu":
+    most = max(1, min(total, budget // (8 * (4 * records + 8 * grid.num_parameters + evaluated))))
+    if jax.default_backend() == "cpu" and _is_cut(grid, total, size):
         most = min(most, max(128, min(512, CACHED_BYTES // (8 * grid.num_parameters))))
-    lanes = min(grid.num_lanes, most)
-    if total >= 128 and num_streams * grid.num_members < workers:
-        lanes = min(lanes, math.ceil(grid.num_lanes / workers))  # a block for every core
-    lanes = _even(grid.num_lanes, lanes)
+        if total >= 128:
+            most = min(most, math.ceil(total / workers))  # a block for every core
+    lanes = _even(grid.num_lanes, most)
     streams = _even(num_streams, most // lanes)
     return _even(grid.num_members, most // (lanes * streams)), streams, lanes
+
+
+def _is_cut(grid: Grid, total: int, size: int) -> bool:
+    """Whether the steps take longer than copying the records of several blocks into one array would."""
+    hessian = grid.problem.hessian is not None and grid.batch_sizes[size] == grid.problem.num_examples
+    flops = 2 * grid.num_parameters * (grid.num_parameters if hessian else 2 * grid.batch_sizes[size])
+    copied = 32 * len(grid.steps_of(size)) / COPIED_BYTES_PER_SECOND
+    return flops * grid.lengths[size] / FLOPS_PER_SECOND > copied and total > 1
 
 
 def _tile(grid: Grid, batch: int, size: int) -> int:

@@ -41,12 +41,12 @@ def compilations() -> Compilations:
 
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The blocks of every sweep that runs in the test, one list a sweep."""
+    """The blocks of every sweep that runs in the test, one list a sweep; cut as on a machine of two cores, whatever this one has."""
     made: list = []
     plan = program.plan
 
     def recorded(*arguments, **keywords):
-        made.append(plan(*arguments, **keywords))
+        made.append(plan(*arguments, **keywords | {"workers": 2}))
         return made[-1]
 
     monkeypatch.setattr(program, "plan", recorded)
