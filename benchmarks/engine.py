@@ -22,7 +22,6 @@ from statistics import median
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +29,9 @@ from rich.table import Table
 import gdjax
 
 REPETITIONS = 7
+SETTLE_SECONDS = 0.3
+"""Between two measurements: a peer's threads spin on for a while after its last product."""
+
 Row = dict[str, Any]
 
 
@@ -46,9 +48,9 @@ def compare(row: str, ours: Callable[[], Any], peers: dict[str, tuple[Callable[[
         peer()
     times: dict[str, list[float]] = {"ours": [], **{name: [] for name in peers}}
     for _ in range(REPETITIONS):
-        times["ours"].append(seconds(ours))
-        for name, (peer, share) in peers.items():
-            times[name].append(share * seconds(peer))
+        for name, (work, share) in {"ours": (ours, 1.0), **peers}.items():
+            time.sleep(SETTLE_SECONDS)
+            times[name].append(share * seconds(work))
     return [
         {
             "row": row,

@@ -63,7 +63,7 @@ def evaluate(problem: Problem, lanes: Lanes) -> Point:
         objective, gradient = problem.evaluate(lanes, problem.constants, problem.data, 1.0 / problem.num_examples)
         return Point(objective, objective - (jnp.nan if problem.minimum is None else problem.minimum), gradient)
     error = lanes - problem.minimizer[:, None]  # pyright: ignore[reportOptionalSubscript]  (a Hessian comes with its minimizer)
-    gradient = jnp.matmul(problem.hessian, error, precision="highest")
+    gradient = _product(problem.hessian, error)
     suboptimality = 0.5 * jnp.sum(error * gradient, axis=0)
     return Point(suboptimality + jnp.asarray(problem.minimum), suboptimality, gradient)
 
@@ -197,6 +197,13 @@ def _state_axes(method: Method, numbers: Numbers, lanes: Lanes) -> Any:
     except ValueError:  # a counter that does depend on the lane
         return -1
     return axes
+
+
+def _product(matrix: Float[Array, "p p"], lanes: Float[Array, "p lanes"]) -> Float[Array, "p lanes"]:
+    """The matrix product; for the few rows of a line's fit as a sum, which joins the operations around it where a product stands alone."""
+    if len(matrix) <= 4:
+        return jnp.sum(matrix[:, :, None] * lanes[None], axis=1)
+    return jnp.matmul(matrix, lanes, precision="highest")
 
 
 def _scale(point: Point) -> Array:

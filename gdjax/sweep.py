@@ -204,7 +204,8 @@ def record_steps(lengths: Sequence[int], record_every: int | None) -> Int[np.nda
     """
     most = MOST_RECORDS // len(set(lengths))
     every = None if record_every is None else _whole("record_every", record_every)
-    return np.unique(np.concatenate([[*range(0, length, every or math.ceil(length / most)), length] for length in set(lengths)]))
+    grids = [np.append(np.arange(0, length, every or math.ceil(length / most)), length) for length in set(lengths)]
+    return grids[0] if len(grids) == 1 else np.unique(np.concatenate(grids))
 
 
 def _whole(name: str, value: Any) -> int:

