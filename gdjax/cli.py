@@ -105,7 +105,7 @@ def _run(settings: DictConfig, folder: Path, begun: float) -> int:
             for suffix in ("svg", "png"):
                 figure.savefig(folder / f"{name}.{suffix}")
     seconds["total"] = time.perf_counter() - begun
-    store.save_json(folder / "provenance.json", store.provenance(sys.argv, measure.keywords["precision"], seconds))
+    store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], measure.keywords["precision"], seconds))
     _say(findings, folder)
     return HOLDS if all(finding.holds for finding in findings) else FAILED
 

@@ -160,7 +160,7 @@ def _batch_steps(problem: Problem, update: Update, now: Progress, at: Schedule, 
     def gather(number: Array, now: Progress) -> Progress:
         rows = lax.dynamic_slice_in_dim(indices, at.rows + number * tile, tile)
         examples = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), problem.data)
-        weights = _weights(rows) if ragged else None
+        weights = _weights(rows, jax.tree.leaves(now.lanes)[0].dtype) if ragged else None
 
         def step(i: Array, now: Progress) -> Progress:
             batch = jax.tree.map(lambda leaf: leaf[i], examples)
@@ -173,8 +173,8 @@ def _batch_steps(problem: Problem, update: Update, now: Progress, at: Schedule, 
     return lax.fori_loop(0, (at.gaps + tile - 1) // tile, gather, now)
 
 
-def _weights(rows: Int[Array, "steps batch"]) -> Float[Array, "steps batch"]:
-    present = rows >= 0
+def _weights(rows: Int[Array, "steps batch"], dtype: Any) -> Float[Array, "steps batch"]:
+    present = (rows >= 0).astype(dtype)
     return present / jnp.sum(present, axis=1, keepdims=True)
 
 

@@ -76,10 +76,11 @@ def figure(columns: int = 1, rows: int = 1, *, width: float = 7.0, height: float
 
 
 def limits(start: float, values: np.ndarray) -> tuple[float, float]:
-    """A range of y in which converging runs fill the panel and a diverged one still shows: up to 1,000 times the start."""
-    finite = values[np.isfinite(values) & (values > 0)]
-    low = max(finite.min(initial=start), 1e-28 * start) if finite.size else start
-    return 0.3 * low, 1e3 * start
+    """A range of y in which converging runs fill the panel, and one that diverges leaves it at 1,000 times the start."""
+    seen = values[np.isfinite(values) & (values > 0)]
+    low = max(seen.min(initial=start), 1e-28 * start)
+    stays = len(seen) == values.size and seen.max() < 1e3 * start
+    return 0.3 * low, 3.0 * max(seen.max(), start) if stays else 1e3 * start
 
 
 def curves(axes: Axes, values: xr.DataArray, *, x: str = "step", norm: Normalize | None = None, bounds: tuple[float, float]) -> None:
@@ -184,7 +185,7 @@ def convergence(
         curves(axes, values, x=x, norm=norm, bounds=bounds)
         rate_scale(drawn, axes, norm, edge=edge)
     else:
-        trajectory(axes, dataset[x].values, values.values, bounds=bounds, color=COLORS[0], label="measured")
+        trajectory(axes, dataset[x].values, values.values, bounds=bounds, color=COLORS[5], linewidth=2.2, label="measured")
     for row in () if theory is None else np.atleast_2d(theory.values):
         dashed(axes, dataset[x].values, row, bounds=bounds, label="theory")
     if axes.get_legend_handles_labels()[0]:

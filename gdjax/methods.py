@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -107,7 +107,9 @@ class Method:
         return optax.with_extra_args_support(self.build(**numbers, **dict(self.settings)))
 
 
-def resolve(method: str | Callable[..., optax.GradientTransformation], numbers: Mapping[str, Any]) -> tuple[Method, tuple[str, ...]]:
+def resolve(
+    method: str | Callable[..., optax.GradientTransformation], numbers: Mapping[str, Any], also: Iterable[str] = ("batch_size", "seed")
+) -> tuple[Method, tuple[str, ...]]:
     """Find a method, and which of `numbers` are traced; the others shape its program.
 
     Parameters
@@ -116,19 +118,23 @@ def resolve(method: str | Callable[..., optax.GradientTransformation], numbers: 
         The name of a function here, in `optax` or in `optax.contrib` (in that order), or a callable of that kind.
     numbers
         The keywords given for it: sequences are swept.
+    also
+        Names that would have been allowed but are not the method's, for a message.
 
     Raises
     ------
     InputError
         For an unknown name or keyword, a missing learning rate, or a sequence where only one value is possible.
     """
+    if not callable(method) and not isinstance(method, str):
+        raise InputError(f"method={method!r} is not allowed: it is a name, or a function of learning_rate (optax.sgd, not optax.sgd(0.1)).")
     build = _named(method) if isinstance(method, str) else method
     name = method if isinstance(method, str) else getattr(method, "__name__", "custom")
     parameters = inspect.signature(build).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for given in numbers:
         if given not in parameters and not anything:
-            raise unknown_name(f"number of method {name}", given, [*parameters, "batch_size", "seed"])
+            raise unknown_name(f"axis or number of method {name}", given, [*parameters, *also])
     rate = parameters.get("learning_rate")
     if rate is not None and rate.default in (rate.empty, None) and "learning_rate" not in numbers:
         raise InputError(f"method '{name}' needs learning_rate, a number or a sequence of numbers, e.g. learning_rate=[0.001, 0.01].")

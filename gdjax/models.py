@@ -44,9 +44,12 @@ class Linear:
         losses, slopes = jax.jvp(
             lambda prediction: self.loss(prediction, target[:, None], **numbers), (predictions,), (jnp.ones_like(predictions),)
         )
-        weights = jnp.broadcast_to(weights, target.shape)[:, None]
-        value = jnp.sum(weights * losses, axis=0)
-        gradient = jnp.matmul(features.T, weights * slopes, precision="highest")
+        if jnp.ndim(weights) == 0:  # one weight for all comes last, as in a mean: the sum overflows where the mean's own does
+            value = weights * jnp.sum(losses, axis=0)
+            gradient = weights * jnp.matmul(features.T, slopes, precision="highest")
+        else:
+            value = weights @ losses
+            gradient = jnp.matmul(features.T, weights[:, None] * slopes, precision="highest")
         if "ridge" in constants:
             penalised = lanes.at[0].set(0.0) if self.intercept else lanes
             value = value + constants["ridge"] * jnp.sum(jnp.square(penalised), axis=0)

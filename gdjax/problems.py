@@ -264,7 +264,7 @@ def _least_squares_truth(features: Any, target: Any, *, form_hessian: bool) -> d
     Q, R = xp.linalg.qr(features)
     U, singular, Vt = xp.linalg.svd(R, full_matrices=False)
     present = singular > singular[0] * max(features.shape) * np.finfo(np.float64).eps
-    if xp is np and not present.all():
+    if xp is np and present.sum() < features.shape[1]:
         _warn_collinear(int(present.sum()), features)
     inverse = xp.where(present, 1.0 / xp.where(present, singular, 1.0), 0.0)
     minimizer = Vt.T @ (inverse * (U.T @ (Q.T @ target)))

@@ -85,7 +85,7 @@ def generator(seed: int) -> np.random.Generator:
     InputError
         For a seed that is negative or no whole number.
     """
-    if seed != int(seed) or seed < 0:
+    if not np.isfinite(seed) or seed != int(seed) or seed < 0:
         raise InputError(f"seed={seed} is not allowed: a seed is a whole number, 0 or more.")
     return np.random.default_rng(int(seed))
 
@@ -93,18 +93,18 @@ def generator(seed: int) -> np.random.Generator:
 def steps_for(sampler: Sampler, num_epochs: float, num_examples: int, batch_size: int) -> int:
     """The least number of steps after which `num_epochs` * n examples have been seen."""
     most = math.ceil(num_epochs) * math.ceil(num_examples / batch_size)
-    return int(np.searchsorted(examples_seen(sampler, most, num_examples, batch_size), num_epochs * num_examples)) + 1
+    needed = num_epochs * num_examples * (1.0 - 1e-12)  # 1.1 * 50 is a little more than 55
+    return int(np.searchsorted(examples_seen(sampler, most, num_examples, batch_size), needed)) + 1
 
 
-def has_short_batches(sampler: Sampler, num_examples: int, batch_size: int) -> bool:
-    """Whether some batch of an epoch holds fewer than `batch_size` examples."""
-    steps = math.ceil(num_examples / batch_size)
-    return int(examples_seen(sampler, steps, num_examples, batch_size)[-1]) < steps * batch_size
+def has_short_batches(sampler: Sampler, num_steps: int, num_examples: int, batch_size: int) -> bool:
+    """Whether some batch of the first `num_steps` holds fewer than `batch_size` examples."""
+    return int(examples_seen(sampler, num_steps, num_examples, batch_size)[-1]) < num_steps * batch_size
 
 
 @functools.lru_cache(maxsize=64)
 def examples_seen(sampler: Sampler, num_steps: int, num_examples: int, batch_size: int) -> Int[np.ndarray, " steps"]:
-    """How many examples have been seen after 1, 2, .. num_steps steps."""
+    """How many examples have been seen after 1, 2, .. num_steps steps; it is the same for every seed."""
     drawn = sampler(np.random.default_rng(0), num_steps, num_examples, batch_size)
     seen = np.cumsum(np.count_nonzero(drawn != ABSENT, axis=1))
     seen.flags.writeable = False  # it is remembered: every sweep of this shape shares it

@@ -82,6 +82,8 @@ def _version(name: str) -> str | None:
 def _git_commit() -> str | None:
     """The commit of the source that runs, with a mark where it was changed; None outside a checkout."""
     source = Path(__file__).resolve().parent
+    if not (source.parent / "pyproject.toml").is_file():  # installed: a repository around it is not this one
+        return None
     try:
         said = subprocess.run(
             ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -126,12 +126,17 @@ class _Roles:
 
 
 def _roles(problem: Problem | Callable[..., Problem], method: Any, sampler: Any, axes: dict[str, Any]) -> _Roles:
+    if not isinstance(problem, Problem) and not callable(problem):
+        raise InputError(
+            f"problem={problem!r} is not allowed: it is a Problem (see gdjax.problems), or a function of numbers that builds one."
+        )
     given = {name: _axis(name, values) for name, values in axes.items()}
     build = None if isinstance(problem, Problem) else problem
-    built_from = inspect.signature(build).parameters if build else {}
+    built_from = tuple(inspect.signature(build).parameters) if build else ()
     members = {name: axis for name, axis in given.items() if name in built_from}
-    resolved, traced = methods.resolve(method, {name: axes[name] for name in given if name not in (*members, "batch_size", "seed")})
-    example = problem if isinstance(problem, Problem) else problem(**{name: float(axis.values[0]) for name, axis in members.items()})
+    allowed = ("batch_size", "seed", *built_from)
+    resolved, traced = methods.resolve(method, {name: axes[name] for name in given if name not in allowed}, also=allowed)
+    example = problem if isinstance(problem, Problem) else _first_member(problem, members)
     draw = samplers.resolve(sampler)
     full = draw is samplers.full or not jax.tree.leaves(example.data)
     default = example.num_examples if full else min(32, example.num_examples)
@@ -150,11 +155,24 @@ def _roles(problem: Problem | Callable[..., Problem], method: Any, sampler: Any,
     )
 
 
+def _first_member(build: Callable[..., Problem], members: dict[str, Axis]) -> Problem:
+    for name, parameter in inspect.signature(build).parameters.items():
+        if parameter.default is parameter.empty and name not in members:
+            raise InputError(f"the problem is built from {name}, which is not given: give {name}=..., a number or a sequence of numbers.")
+    built = build(**{name: float(axis.values[0]) for name, axis in members.items()})
+    if not isinstance(built, Problem):
+        raise InputError(f"the function that builds the problem gave {built!r}: it must give a Problem (see gdjax.problems).")
+    return built
+
+
 def _axis(name: str, values: Any) -> Axis:
-    if callable(values) or isinstance(values, str | bool):
+    if callable(values) or (isinstance(values, str | bool) and name not in ("batch_size", "seed")):
         return Axis(name, np.asarray([str(values)]))
-    array = np.asarray(values)
-    if array.ndim > 1 or not np.issubdtype(array.dtype, np.number):
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        array = np.empty((0, 0), object)
+    if array.ndim > 1 or (not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)) and array.size):
         raise InputError(f"{name}={values!r} is not allowed: an axis is a number, or a sequence of numbers.")
     if array.size == 0:
         raise InputError(f"{name} is empty: give at least one value.")
@@ -209,7 +227,7 @@ def record_steps(lengths: Sequence[int], record_every: int | None) -> Int[np.nda
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or value != int(value) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not (1 <= value < math.inf and value == int(value)):
         raise InputError(f"{name}={value} is not allowed: it is a whole number, 1 or more.")
     return int(value)
 
