@@ -11,7 +11,9 @@ from gdjax.sweep import sweep
 def curves(factors, steps=200, start=100.0):
     step = np.arange(steps + 1)
     values = start * np.asarray(factors)[:, None] ** (2 * step)
-    return xr.Dataset({"suboptimality": (("learning_rate", "step"), values)}, {"learning_rate": np.arange(1.0, len(factors) + 1), "step": step})
+    return xr.Dataset(
+        {"suboptimality": (("learning_rate", "step"), values)}, {"learning_rate": np.arange(1.0, len(factors) + 1), "step": step}
+    )
 
 
 def test_contraction_of_a_geometric_curve_is_its_factor():

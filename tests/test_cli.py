@@ -55,7 +55,9 @@ def test_the_default_run_leaves_everything_that_it_promises(tmp_path):
 
 
 def test_a_users_csv_runs_from_any_folder(in_process, tmp_path):
-    (tmp_path / "houses.csv").write_text("area,rooms,price\n" + "".join(f"{40 + 3 * i},{1 + i % 4},{100 + 7 * i + i % 3}\n" for i in range(40)))
+    (tmp_path / "houses.csv").write_text(
+        "area,rooms,price\n" + "".join(f"{40 + 3 * i},{1 + i % 4},{100 + 7 * i + i % 3}\n" for i in range(40))
+    )
     status, out, err = in_process("problem=csv", "problem.path=houses.csv", "problem.target=price", "hydra.run.dir=out", "num_seeds=32")
     assert (status, err.strip()) == (0, "")
     assert (tmp_path / "out" / "sweep.zarr").is_dir()
@@ -70,7 +72,9 @@ def test_a_constant_column_is_a_note_and_no_mistake(in_process, tmp_path):
 
 
 def test_one_run_takes_the_methods_own_numbers(in_process, tmp_path):
-    status, _, _ = in_process("experiment=descend", "method.name=adam", "method.b1=0.8", "learning_rate=0.1", "num_epochs=3", "hydra.run.dir=out")
+    status, _, _ = in_process(
+        "experiment=descend", "method.name=adam", "method.b1=0.8", "learning_rate=0.1", "num_epochs=3", "hydra.run.dir=out"
+    )
     assert status == 0
     opened = gdjax.open_results(tmp_path / "out")
     assert opened.attrs["method"] == "adam"

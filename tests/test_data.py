@@ -666,11 +666,11 @@ def test_read_suggests_the_nearest_kind():
 @pytest.mark.parametrize(
     ("kind", "options", "expected"),
     [
-        ("csv", {"pth": "a.csv", "target": "y"}, "unknown csv option 'pth'. Did you mean 'path'? Allowed: decimal, delimiter, features"),
+        ("csv", {"pth": "a.csv", "target": "y"}, "unknown csv option: 'pth'. Did you mean 'path'? Allowed: decimal, delimiter, features"),
         ("csv", {"path": "a.csv", "targett": None}, "Did you mean 'target'?"),
         ("csv", {"path": None, "target": "y"}, "csv needs a path: set problem.path=..."),
-        ("openml", {}, "openml needs a name: set problem.name=..."),
-        ("iris", {"target": "species"}, "unknown iris option 'target'. Allowed: features."),
+        ("openml", {}, "openml needs a dataset: set problem.dataset=..."),
+        ("iris", {"target": "species"}, "unknown iris option: 'target'. Allowed: features."),
         ("linnerud", {"target": "weigth"}, "Did you mean 'Weight'? Columns: Weight, Waist, Pulse."),
         ("iris", {"features": ["sepal"]}, "scikit-learn: iris has no column 'sepal'."),
     ],

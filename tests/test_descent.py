@@ -101,7 +101,9 @@ class TestDescend:
     def test_batches_are_a_loop_by_hand_however_many_are_gathered_at_a_time(self, plain_notebook, tile):
         table = samplers.reshuffled(samplers.generator(1), 11, 80, 32)
         table = np.concatenate([table, np.full((tile, 32), samplers.ABSENT, np.int32)])
-        _, trajectory = run(plain_notebook, "sgd", {"learning_rate": self.RATES}, steps=[0, 3, 4, 11], indices=table, ragged=True, tile=tile)
+        _, trajectory = run(
+            plain_notebook, "sgd", {"learning_rate": self.RATES}, steps=[0, 3, 4, 11], indices=table, ragged=True, tile=tile
+        )
         features, target = plain_notebook.data
         for lane, rate in enumerate(self.RATES):
             params = np.zeros(2)

@@ -59,7 +59,9 @@ def test_every_run_is_in_exactly_one_block_that_has_room_for_it(axes, budget, wo
     wanted = sorted(itertools.product(range(here.num_members), streams, range(here.num_lanes)))
     assert sorted(run for block in blocks for run in runs(block)) == wanted
     for block in blocks:
-        assert all(count <= room for count, room in zip((len(block.members), len(block.streams), len(block.lanes)), block.shape, strict=True))
+        assert all(
+            count <= room for count, room in zip((len(block.members), len(block.streams), len(block.lanes)), block.shape, strict=True)
+        )
         assert all(here.batch_sizes[size] <= block.batch for size, _ in block.streams)
         assert block.recipe.width == block.shape[2]
         assert block.rows >= 1
@@ -141,7 +143,7 @@ class TestNumbersDoNotDependOnTheCut:
 
     @pytest.mark.parametrize("sampler", ["without_replacement", "with_replacement", "reshuffled"])
     def test_of_time_alone(self, small, plans, sampler):
-        settings = {"sampler": sampler, "num_steps": 30, "record_every": 3, "batch_size": 8, "learning_rate": 0.05, "method": "adam"}
+        settings = {"sampler": sampler, "num_steps": 30, "record_every": 3, "batch_size": 8, "learning_rate": 0.05, "momentum": 0.5}
         whole = gdjax.sweep(small, **settings)
         cut = gdjax.sweep(small, memory_budget=3_000, **settings)
         assert [(len(blocks), blocks[0].rows < 30) for blocks in plans] == [(1, False), (1, True)]

@@ -43,9 +43,7 @@ def test_a_table_has_a_row_a_step_of_known_examples(sampler, num_examples, batch
 @EVERY_SAMPLER
 @SIZES
 def test_a_longer_run_has_the_same_beginning(sampler, num_examples, batch_size):
-    np.testing.assert_array_equal(
-        draw(sampler, 40, num_examples, batch_size)[:13], draw(sampler, 13, num_examples, batch_size)
-    )
+    np.testing.assert_array_equal(draw(sampler, 40, num_examples, batch_size)[:13], draw(sampler, 13, num_examples, batch_size))
 
 
 @EVERY_SAMPLER

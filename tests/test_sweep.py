@@ -27,10 +27,10 @@ def notebook_draw(rng, num_steps, num_examples, batch_size):
     return np.stack([rng.choice(num_examples, batch_size, replace=False) for _ in range(num_steps)])
 
 
-def growing(rng, num_steps, num_examples, batch_size):
-    """Batches of 1, 2, 3 and so on examples, up to the batch size."""
+def shrinking(rng, num_steps, num_examples, batch_size):
+    """Batches of B, B, B - 1, B - 1, B - 2 and so on examples, down to one: full in a first epoch of one batch, then short."""
     table = rng.integers(0, num_examples, (num_steps, batch_size))
-    table[np.arange(batch_size) > np.arange(num_steps)[:, None]] = samplers.ABSENT
+    table[np.arange(batch_size) >= np.maximum(1, batch_size - np.arange(num_steps) // 2)[:, None]] = samplers.ABSENT
     return table
 
 
@@ -130,9 +130,7 @@ class TestOverflow:
     @pytest.mark.parametrize("precision", ["float32", "float64"])
     def test_the_loss_overflows_where_the_reference_s_does(self, plain_notebook, precision):
         first = reference.FIRST_NONFINITE_LOSS[precision]
-        ds = gdjax.sweep(
-            plain_notebook, sampler="full", num_steps=400, record_every=1, learning_rate=list(first), precision=precision
-        )
+        ds = gdjax.sweep(plain_notebook, sampler="full", num_steps=400, record_every=1, learning_rate=list(first), precision=precision)
         assert ds.objective.dtype == precision
         assert (~np.isfinite(ds.objective)).argmax("step").values.tolist() == list(first.values())
 
@@ -320,12 +318,14 @@ class TestLengths:
             assert alone.sizes["step"] == num_steps + 1
             for name in MEASURED:
                 np.testing.assert_allclose(here[name][:, : num_steps + 1], alone[name], **ROUNDING)
-                np.testing.assert_array_equal(here[name][:, num_steps:], np.repeat(here[name].values[:, [num_steps]], 9 - num_steps, axis=1))
+                np.testing.assert_array_equal(
+                    here[name][:, num_steps:], np.repeat(here[name].values[:, [num_steps]], 9 - num_steps, axis=1)
+                )
             np.testing.assert_allclose(here.params, alone.params, **ROUNDING)
             np.testing.assert_array_equal(here.epoch[num_steps:], np.full(9 - num_steps, 2.0))
 
     @pytest.mark.parametrize("settings", [{"sampler": "full"}, {"batch_size": 8}], ids=["full", "batches"])
-    @pytest.mark.parametrize("record_every", [2, 7, 30, 1000])
+    @pytest.mark.parametrize("record_every", [7, 1000])
     def test_any_record_every_gives_the_same_points(self, small, settings, record_every):
         settings = settings | {"num_steps": 30, "learning_rate": [0.05, 0.2], "method": "adam"}
         every = gdjax.sweep(small, record_every=1, **settings)
@@ -334,11 +334,12 @@ class TestLengths:
         assert some.step.values.tolist() == steps
         agree(some, every.sel(step=steps))
 
-    def test_by_default_a_run_keeps_about_a_thousand_records(self, notebook):
-        for num_steps, records in ((10, 11), (1000, 1001), (2500, 834)):  # 2500 / 3 records 3 steps apart, and the start
-            ds = gdjax.sweep(notebook, sampler="full", num_steps=num_steps, learning_rate=0.01)
-            assert abs(ds.sizes["step"] - records) <= 1
-            assert int(ds.step[-1]) == num_steps
+    @pytest.mark.parametrize("num_steps", [10, 1000, 2501])
+    def test_by_default_a_run_keeps_at_most_about_a_thousand_records(self, notebook, num_steps):
+        ds = gdjax.sweep(notebook, sampler="full", num_steps=num_steps, learning_rate=0.01)
+        assert min(num_steps, 250) < ds.sizes["step"] <= 1001
+        assert (int(ds.step[0]), int(ds.step[-1])) == (0, num_steps)
+        assert len(set(np.diff(ds.step)[:-1].tolist())) == 1  # evenly spaced, but for the last
 
 
 class TestBuilder:
@@ -379,14 +380,13 @@ class TestBuilder:
 
 
 class TestEquivalences:
-    AXES = {"learning_rate": [0.01, 0.1, 0.3], "momentum": [0.0, 0.8], "batch_size": [5, 8], "seed": [0, 7]}
-
-    @pytest.mark.parametrize("sampler", ["full", "reshuffled", "without_replacement", "with_replacement"])
+    @pytest.mark.parametrize("sampler", ["full", "reshuffled", "without_replacement"])
     def test_swept_is_looped(self, small, sampler):
         settings = {"method": "heavy_ball", "sampler": sampler, "num_steps": 25, "record_every": 4}
-        ds = gdjax.sweep(small, **settings, **self.AXES)
-        for values in itertools.product(*self.AXES.values()):
-            point = dict(zip(self.AXES, values, strict=True))
+        axes = {"learning_rate": [0.01, 0.1, 0.3], "momentum": [0.0, 0.8], "batch_size": [5, 8], "seed": [0, 7]}
+        ds = gdjax.sweep(small, **settings, **axes)
+        for values in itertools.product(*axes.values()):
+            point = dict(zip(axes, values, strict=True))
             agree(ds.sel(point), gdjax.sweep(small, **settings, **point))
 
     def test_a_run_does_not_depend_on_its_neighbours(self, notebook):
@@ -409,10 +409,10 @@ class TestEquivalences:
         other = gdjax.sweep(small, num_steps=20, batch_size=8, seed=6, **settings)
         assert (other.objective[:, 1:] != ds.objective[:, 1:]).all()
 
-    @pytest.mark.parametrize("sampler", [samplers.reshuffled, samplers.without_replacement, samplers.with_replacement, growing])
-    @pytest.mark.parametrize("batch_size", [8, 5, 20, 1])
+    @pytest.mark.parametrize("sampler", [samplers.reshuffled, samplers.without_replacement, samplers.with_replacement, shrinking])
+    @pytest.mark.parametrize("batch_size", [8, 20])
     def test_runs_are_numpy_s_on_the_sampler_s_table(self, small, sampler, batch_size):
-        """A batch of 8 leaves a short last one of 4; `growing` has short ones of any size."""
+        """A batch of 8 leaves a short last one of 4; `shrinking` has short ones of any size."""
         ds = gdjax.sweep(small, sampler=sampler, num_steps=23, record_every=1, batch_size=batch_size, seed=2, learning_rate=[0.01, 0.1])
         table = sampler(samplers.generator(2), 23, 20, batch_size)
         for rate in (0.01, 0.1):
@@ -421,8 +421,7 @@ class TestEquivalences:
                 np.testing.assert_allclose(ds[name].sel(learning_rate=rate), values, **ROUNDING)
             np.testing.assert_allclose(ds.params.sel(learning_rate=rate), path[-1], **ROUNDING)
 
-    @pytest.mark.parametrize("method", ["sgd", "adam", "nesterov"])
-    @pytest.mark.parametrize("settings", [{"sampler": "full"}, {"batch_size": 16}], ids=["full", "batches"])
+    @pytest.mark.parametrize(("method", "settings"), [("sgd", {"sampler": "full"}), ("nesterov", {"batch_size": 16})])
     def test_the_hessian_and_the_examples_give_the_same_runs(self, notebook, plain_notebook, method, settings):
         settings = settings | {"method": method, "num_steps": 100, "learning_rate": [0.001, 0.01]}
         # suboptimality by subtraction is exact to 1e-16 of an objective of up to 147; 100 steps of round-off
