@@ -124,9 +124,9 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
         _draw_minibatch(panels[0, 2], sampled, problem, edge)
     figures.source(
         drawn,
-        f"data: {problem.name}, n = {problem.num_examples}, κ = {float(problem.condition_number):.4g}. "
-        "Dashed curves: exact theory. Triangles: runs "
-        "that diverge.\nDashed verticals and the mark on the colour bar: the stability edge 2/L, and in colour the limits of SGD in the mean square.",
+        f"data: {problem.name}, n = {problem.num_examples}, κ = {float(problem.condition_number):.4g}. Dashed curves: exact theory. "
+        "Triangles: runs that diverge.\nDashed verticals and the mark on the colour bar: the stability edge 2/L, "
+        "and in colour the limits of SGD in the mean square.",
     )
     return {"learning_rate": drawn}
 
