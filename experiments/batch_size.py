@@ -46,11 +46,13 @@ def run(
     relative_learning_rate
         Rates in units of the smallest batch's own mean-square limit, where it is known, else of 2 / L: eta / edge.
     """
-    if problem.smoothness is None:
-        raise InputError(f"experiment batch_size places its rates by the smoothness L, which is not known of {problem.name}.")
+    if not theory.is_quadratic(problem):
+        raise InputError(f"experiment batch_size is about least squares and other quadratics, which {problem.name} is not.")
     n = problem.num_examples
+    if n < 2:
+        raise InputError(f"experiment batch_size draws batches out of examples, of which {problem.name} has none to choose from.")
     sizes = [4**k for k in range(4) if 2 * 4**k <= n] or [1] if batch_size is None else list(batch_size)
-    edge = theory.stability_edge(float(problem.smoothness))
+    edge = theory.stability_edge(problem.smoothness)
     if theory.has_moments(problem, sampler) and 1 <= min(sizes) <= n:
         edge = theory.mean_square_edge(problem, min(sizes), sampler=sampler)
     return sweep(

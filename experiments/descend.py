@@ -97,7 +97,6 @@ def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
 
 def _exact(results: xr.Dataset, problem: Problem) -> np.ndarray | None:
     plain = results.attrs["method"] == "sgd" and "momentum" not in results.coords and results.attrs["sampler"] == "full"
-    quadratic = problem.hessian is not None or problem.name == "designed_spectrum"
-    if not (plain and quadratic):
+    if not (plain and theory.is_quadratic(problem)):
         return None
     return theory.gradient_descent(theory.modes(problem), float(results.learning_rate), results.step.values)[0]

@@ -53,9 +53,9 @@ def run(
     batch_size
         By default 4 and 16, where there are more examples than that.
     """
-    if problem.smoothness is None:
-        raise InputError(f"experiment learning_rate places its rates by the smoothness L, which is not known of {problem.name}.")
-    edge = theory.stability_edge(float(problem.smoothness))
+    if not theory.is_quadratic(problem):
+        raise InputError(f"experiment learning_rate is about least squares and other quadratics, which {problem.name} is not.")
+    edge = theory.stability_edge(problem.smoothness)
     marked = [] if learning_rate is None else [float(rate) for rate in learning_rate]
     coarse = np.geomspace(LOWEST, HIGHEST, num_rates) * edge
     full = sweep(

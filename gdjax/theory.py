@@ -6,7 +6,7 @@ J = (1/n)||X theta - y||^2, lambda are eigenvalues of H.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
@@ -22,20 +22,32 @@ class Modes(NamedTuple):
     start: Float[np.ndarray, " p"]
 
 
+def _is_least_squares(problem: Problem) -> bool:
+    return getattr(problem.evaluate, "loss", None) is squared_error and problem.minimizer is not None
+
+
+def is_quadratic(problem: Problem) -> bool:
+    """Whether the problem is a quadratic whose Hessian can be had."""
+    return _is_least_squares(problem) or "eigenvalues" in problem.constants
+
+
 def modes(problem: Problem) -> Modes:
     """Take a quadratic apart into its eigenmodes.
 
     Raises
     ------
     ValueError
-        For a problem whose Hessian or minimizer is not known.
+        For a problem that is no quadratic, or whose Hessian is not known.
     """
-    if problem.name == "designed_spectrum":
-        return Modes(np.asarray(problem.constants["eigenvalues"]), np.asarray(problem.start) - np.asarray(problem.minimizer))
-    if problem.hessian is None or problem.minimizer is None:
-        raise ValueError(f"{problem.name} has no known Hessian: its modes can't be taken apart")
-    curvatures, vectors = np.linalg.eigh(np.asarray(problem.hessian))
-    return Modes(np.maximum(curvatures, 0.0), vectors.T @ (np.asarray(problem.start) - np.asarray(problem.minimizer)))
+    error = np.asarray(problem.start) - np.asarray(problem.minimizer)
+    if "eigenvalues" in problem.constants:
+        return Modes(np.asarray(problem.constants["eigenvalues"]), error)
+    if not _is_least_squares(problem):
+        raise ValueError(f"{problem.name} is no quadratic: it has no modes")
+    X = np.asarray(problem.data[0])
+    hessian = 2.0 * X.T @ X / len(X) if problem.hessian is None else np.asarray(problem.hessian)
+    curvatures, vectors = np.linalg.eigh(hessian)
+    return Modes(np.maximum(curvatures, 0.0), vectors.T @ error)
 
 
 def gradient_descent(
@@ -55,12 +67,12 @@ def gradient_descent(
         return 0.5 * np.sum(modes.curvatures * modes.start**2 * shrunk, axis=-1)
 
 
-def stability_edge(smoothness: float) -> float:
+def stability_edge(smoothness: Any) -> float:
     """2 / L: gradient descent with a constant rate converges on a quadratic iff the rate is below it.
 
     For J = (1/n)||X theta - y||^2 this is 1 / lambda_max(X'X/n); "2 / lambda_max(X'X/n)" is twice too large.
     """
-    return 2.0 / smoothness
+    return 2.0 / float(smoothness)
 
 
 def optimal_rate(smoothness: float, strong_convexity: float) -> float:
@@ -83,8 +95,7 @@ MOST_PARAMETERS = 40
 
 def has_moments(problem: Problem, sampler: str) -> bool:
     """Whether the moments of constant-step SGD are known: least squares, batches drawn anew, few enough parameters."""
-    least_squares = getattr(problem.evaluate, "loss", None) is squared_error and problem.minimizer is not None
-    return least_squares and sampler in INDEPENDENT and np.size(problem.start) <= MOST_PARAMETERS
+    return _is_least_squares(problem) and sampler in INDEPENDENT and np.size(problem.start) <= MOST_PARAMETERS
 
 
 def batch_noise_factor(batch_size: int, num_examples: int, *, sampler: str = "without_replacement") -> float:

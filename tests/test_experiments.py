@@ -86,10 +86,18 @@ def test_float32_has_its_own_tolerance():
 
 
 @pytest.mark.parametrize("module", [learning_rate, batch_size])
-def test_an_experiment_that_needs_the_smoothness_says_so(module):
+def test_an_experiment_on_quadratics_refuses_anything_else(module):
     problem = problems.from_loss(square, np.ones(3), np.zeros(()))
-    with pytest.raises(InputError, match="smoothness L, which is not known of square"):
+    with pytest.raises(InputError, match="least squares and other quadratics, which square is not"):
         module.run(problem, sweep)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_an_experiment_needs_no_formed_hessian(name):
+    problem = problems.notebook_line(hessian=False)
+    results = MODULES[name].run(problem, sweep, **SMALL[name])
+    assert [finding.claim for finding in MODULES[name].check(results, problem) if not finding.holds] == []
+    MODULES[name].draw(results, problem)
 
 
 def square(params, example):

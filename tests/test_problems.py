@@ -292,6 +292,10 @@ class TestArrays:
         assert "two" in message
         assert f"{np.unique(y).size}" in message
 
+    @pytest.mark.parametrize("ridge", [-1.0, np.nan])
+    def test_a_ridge_is_0_or_more(self, ridge, mistake):
+        assert "ridge" in mistake(problems.logistic, np.arange(6.0), np.arange(6) % 2, ridge=ridge)
+
     @pytest.mark.parametrize(
         ("eigenvalues", "start", "said"),
         [
@@ -309,8 +313,9 @@ class TestArrays:
 
 class TestNamed:
     def test_a_builder_is_found_by_name(self):
-        problem = problems.named("random_linear", num_examples=30, noise=None)
+        problem = problems.named("random_linear", num_examples=30, noise=None)  # None is not given
         assert (problem.name, problem.num_examples) == ("random_linear", 30)
+        assert problems.named("diabetes", scale=None, hessian=None).num_examples == 442
 
     def test_a_shipped_data_set_is_found_by_name(self):
         X, y = diabetes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import inspect
 import itertools
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import pytest
 
 import gdjax
 from gdjax import problems, samplers
+from gdjax.sweep import record_steps
 from tests import reference
 from tests.conftest import random_data
 
@@ -223,6 +225,11 @@ class TestDataset:
         assert wanted[0] == -1
         assert not np.isfinite(objective[-1, -1])  # divergence is a value: inf and NaN stay
 
+    def test_a_run_that_is_nan_at_its_first_record_has_diverged(self, notebook):
+        ds = gdjax.sweep(notebook, sampler="full", num_steps=1000, record_every=1000, learning_rate=[0.01, 0.5])
+        assert np.isnan(ds.objective[1, -1])
+        assert ds.diverged_at.values.tolist() == [-1, 1000]
+
     def test_epoch_is_the_examples_seen_over_n(self, small):
         ds = gdjax.sweep(small, num_steps=7, record_every=1, batch_size=[8, 5], learning_rate=0.1)
         seen = [[0, 8, 16, 20, 28, 36, 40, 48], [0, 5, 10, 15, 20, 25, 30, 35]]
@@ -340,6 +347,12 @@ class TestLengths:
         assert min(num_steps, 250) < ds.sizes["step"] <= 1001
         assert (int(ds.step[0]), int(ds.step[-1])) == (0, num_steps)
         assert len(set(np.diff(ds.step)[:-1].tolist())) == 1  # evenly spaced, but for the last
+
+    def test_records_of_more_lengths_than_records_hold_every_length(self):
+        lengths = range(1, 2000, 2)  # of as many batch sizes
+        steps = record_steps(lengths, None)
+        assert set(lengths) <= set(steps.tolist())
+        assert (np.diff(steps) > 0).all()
 
 
 class TestBuilder:
@@ -606,6 +619,14 @@ class TestRefusals:
 
     def test_a_builder_s_number_that_is_missing_is_asked_for(self, mistake):
         assert "condition_number" in mistake(gdjax.sweep, self.spectrum, **OK)
+
+    @pytest.mark.parametrize("name", ["seed", "batch_size", "step", "parameter", "epoch"])
+    def test_a_builder_s_number_cannot_have_a_name_that_is_taken(self, name, mistake):
+        def build(**numbers):
+            return problems.designed_spectrum(jnp.stack([1.0, 1.0 + numbers[name]]))
+
+        build.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)])
+        assert name in mistake(gdjax.sweep, build, **{name: [1.0, 2.0]}, **OK)
 
     def test_a_refusal_comes_before_anything_is_compiled(self, small, mistake, compilations):
         mistake(gdjax.sweep, small, observer=compilations, seed=[0, 1, -1], **OK)

@@ -90,9 +90,15 @@ def test_edge_and_optimal_rate_are_the_references(line):
     assert theory.contraction(0.05, L, mu) == pytest.approx(2.4295163600999983, rel=1e-10)
 
 
-def test_modes_of_a_problem_without_a_hessian_are_refused():
-    with pytest.raises(ValueError, match="no known Hessian"):
-        theory.modes(problems.least_squares([[1.0], [2.0]], [1.0, 2.0], hessian=False))
+def test_modes_need_no_formed_hessian(line):
+    plain, formed = theory.modes(problems.notebook_line(hessian=False)), theory.modes(line)
+    assert plain.curvatures == pytest.approx(formed.curvatures, rel=1e-12)
+    assert np.abs(plain.start) == pytest.approx(np.abs(formed.start), rel=1e-10)
+
+
+def test_modes_of_what_is_no_quadratic_are_refused():
+    with pytest.raises(ValueError, match="no quadratic"):
+        theory.modes(problems.logistic([[0.0], [1.0], [2.0]], [0, 1, 0], ridge=0.1))
 
 
 def test_moments_are_known_for_least_squares_by_independent_batches_only(line):
