@@ -22,6 +22,9 @@ from gdjax.records import InputError, unknown_name
 ABSENT = -1
 """The index that stands for no example."""
 
+MOST_DRAWN = 10**7
+"""Indices drawn at a time where they are only counted."""
+
 Sampler = Callable[[np.random.Generator, int, int, int], Int[np.ndarray, "steps batch"]]
 """(generator, num_steps, num_examples, batch_size) -> indices; consecutive calls continue at an epoch's start."""
 
@@ -105,7 +108,12 @@ def has_short_batches(sampler: Sampler, num_steps: int, num_examples: int, batch
 @functools.lru_cache(maxsize=64)
 def examples_seen(sampler: Sampler, num_steps: int, num_examples: int, batch_size: int) -> Int[np.ndarray, " steps"]:
     """How many examples have been seen after 1, 2, .. num_steps steps; it is the same for every seed."""
-    drawn = sampler(np.random.default_rng(0), num_steps, num_examples, batch_size)
-    seen = np.cumsum(np.count_nonzero(drawn != ABSENT, axis=1))
+    epoch = math.ceil(num_examples / batch_size)
+    part = epoch * max(1, MOST_DRAWN // num_examples)
+    rng, counts = np.random.default_rng(0), []
+    for first in range(0, num_steps, part):
+        drawn = sampler(rng, min(part, num_steps - first), num_examples, batch_size)
+        counts.append(np.count_nonzero(drawn != ABSENT, axis=1))
+    seen = np.cumsum(np.concatenate(counts))
     seen.flags.writeable = False  # it is remembered: every sweep of this shape shares it
     return seen

@@ -133,6 +133,8 @@ def _roles(problem: Problem | Callable[..., Problem], method: Any, sampler: Any,
     given = {name: _axis(name, values) for name, values in axes.items()}
     build = None if isinstance(problem, Problem) else problem
     built_from = tuple(inspect.signature(build).parameters) if build else ()
+    if taken := {"batch_size", "seed"} & set(built_from):
+        raise InputError(f"the problem is built from {min(taken)}, which is an axis of every sweep: give the builder another name for it.")
     members = {name: axis for name, axis in given.items() if name in built_from}
     allowed = ("batch_size", "seed", *built_from)
     resolved, traced = methods.resolve(method, {name: axes[name] for name in given if name not in allowed}, also=allowed)
