@@ -73,16 +73,7 @@ def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
         )
     exact = _exact(results, problem)
     if exact is not None:
-        findings.append(
-            Finding(
-                claim="largest relative deviation from the eigenmodes' sum (absolute tolerance)",
-                predicted=0.0,
-                measured=analysis.deviation(results.suboptimality.values, exact, results.attrs["precision"]),
-                tolerance=analysis.ROUND_OFF[results.attrs["precision"]][1],
-                source="f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2",
-                kind="at_most",
-            )
-        )
+        findings.append(analysis.follows_modes(results.suboptimality.values, exact, results.attrs["precision"]))
     return findings
 
 

@@ -94,14 +94,7 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
             tolerance=0.005,
             source="Polyak 1964; page section 2.3 says twice this",
         ),
-        Finding(
-            claim="largest relative deviation of any curve from its eigenmodes' sum (absolute tolerance)",
-            predicted=0.0,
-            measured=analysis.deviation(full.suboptimality.values, exact, full.attrs["precision"]),
-            tolerance=analysis.ROUND_OFF[full.attrs["precision"]][1],
-            source="f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2",
-            kind="at_most",
-        ),
+        analysis.follows_modes(full.suboptimality.values, exact, full.attrs["precision"]),
     ]
     sampled = _sampled(results)
     if sampled is not None and theory.has_moments(problem, sampled.attrs["sampler"]):

@@ -7,6 +7,8 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
+from gdjax.records import Finding
+
 Measured = TypeVar("Measured", xr.DataArray, xr.Dataset)
 
 
@@ -19,6 +21,18 @@ def deviation(measured: np.ndarray, exact: np.ndarray, precision: str) -> float:
     with np.errstate(invalid="ignore"):
         compared = np.isfinite(exact) & np.isfinite(measured) & (exact > ROUND_OFF[precision][0] * exact[..., :1])
     return float(np.max(np.abs(measured[compared] / exact[compared] - 1.0)))
+
+
+def follows_modes(measured: np.ndarray, exact: np.ndarray, precision: str) -> Finding:
+    """The finding that curves of gradient descent are their eigenmodes' sum, as far as round-off lets it be seen."""
+    return Finding(
+        claim="largest relative deviation of any curve from its eigenmodes' sum (absolute tolerance)",
+        predicted=0.0,
+        measured=deviation(measured, exact, precision),
+        tolerance=ROUND_OFF[precision][1],
+        source="f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2, Polyak 1964",
+        kind="at_most",
+    )
 
 
 def diverged(dataset: xr.Dataset) -> xr.DataArray:
