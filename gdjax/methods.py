@@ -24,7 +24,7 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Int
 
-from gdjax.records import InputError, Params, unknown_name
+from gdjax.records import InputError, Lanes, Params, unknown_name
 
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",
@@ -89,9 +89,15 @@ def nesterov_convex(learning_rate: float) -> optax.GradientTransformation:
     return _extrapolated(learning_rate, lambda step: step / (step + 3.0))
 
 
-def reported_point(state: Any, params: Params) -> Params:
-    """The point that a method stands for: its state's `iterate` where it keeps one apart from where it takes gradients."""
-    return getattr(state, "iterate", params)
+def reported_point(state: Any, lanes: Lanes) -> Lanes:
+    """The points that a method stands for, where it keeps them apart from those where it takes gradients, for every lane.
+
+    They are its state's `iterate`, or for optax's schedule-free methods the average x in y = b1 x + (1 - b1) z (Defazio et al. 2024).
+    """
+    if isinstance(state, optax.contrib.ScheduleFreeState):
+        average = jax.vmap(lambda b1, y, z: (y - (1.0 - b1) * z) / b1, in_axes=-1, out_axes=-1)
+        return jax.tree.map(lambda y, z: average(state.b1, y, z), lanes, state.z)
+    return getattr(state, "iterate", lanes)
 
 
 @dataclass(frozen=True)
@@ -177,8 +183,11 @@ def _named(name: str) -> Callable[..., optax.GradientTransformation]:
 def _shapes_the_program(name: str, parameter: inspect.Parameter | None, value: Any) -> bool:
     """Whether it decides what is computed: a flag, a word, a count of things, a type or a function. Any other number is data."""
     default = None if parameter is None else parameter.default
+    annotation = "" if parameter is None or parameter.annotation is parameter.empty else str(parameter.annotation)
+    if callable(value) and annotation in ("float", "<class 'float'>"):
+        raise InputError(f"{name}={value!r} is not allowed: this method takes a number for it, no schedule.")
     if isinstance(default, bool | str) or callable(value) or name.endswith("dtype"):
         return True
     if isinstance(value, bool | str):
         raise InputError(f"{name}={value!r} is not allowed: it is a number, or a sequence of numbers.")
-    return isinstance(default, int)
+    return isinstance(default, int) and annotation not in ("", "float", "<class 'float'>")

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from gdjax.records import Lanes, Params
@@ -46,15 +47,21 @@ class Linear:
         )
         if jnp.ndim(weights) == 0:  # one weight for all comes last, as in a mean: the sum overflows where the mean's own does
             value = weights * jnp.sum(losses, axis=0)
-            gradient = weights * jnp.matmul(features.T, slopes, precision="highest")
+            gradient = weights * jnp.matmul(_turned(features, lanes.shape[-1]), slopes, precision="highest")
         else:
             value = weights @ losses
-            gradient = jnp.matmul(features.T, weights[:, None] * slopes, precision="highest")
+            gradient = jnp.matmul(_turned(features, lanes.shape[-1]), weights[:, None] * slopes, precision="highest")
         if "ridge" in constants:
             penalised = lanes.at[0].set(0.0) if self.intercept else lanes
             value = value + constants["ridge"] * jnp.sum(jnp.square(penalised), axis=0)
             gradient = gradient + 2.0 * constants["ridge"] * penalised
         return value, gradient
+
+
+def _turned(features: Float[Array, "rows p"], num_lanes: int) -> Float[Array, "p rows"]:
+    """The features' transpose; for a batch and many lanes written out, which the product then reads in order (15 us a step to 10)."""
+    small = features.shape[0] <= 1024 and num_lanes >= 8
+    return lax.optimization_barrier(features.T) if small else features.T
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,8 @@ def logistic(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: b
     round-off, and `smoothness` is the bound lambda_max([1 X]'[1 X]/n) / 4 + 2 ridge. With ridge = 0 separable classes have no
     minimizer, so none is given. `strong_convexity` is the smallest Hessian eigenvalue at the minimizer, the local rate's.
     """
+    if not 0 <= ridge < np.inf:
+        raise InputError(f"ridge={ridge} is not allowed: it is 0 or more.")
     features, target = _checked(X, y)
     classes = np.unique(np.asarray(target))
     if classes.size != 2:
@@ -174,6 +176,7 @@ def named(name: str, **options: Any) -> Problem:
     InputError
         For an unknown name or option.
     """
+    options = {option: value for option, value in options.items() if value is not None}
     if name in data.readers():
         return from_file(name, **options)
     builders = {build.__name__: build for build in (notebook_line, random_linear, designed_spectrum)}
@@ -183,7 +186,7 @@ def named(name: str, **options: Any) -> Problem:
     for option in options:
         if option not in allowed:
             raise unknown_name(f"option of problem {name}", option, allowed)
-    return builders[name](**{option: value for option, value in options.items() if value is not None})
+    return builders[name](**options)
 
 
 def from_loss(
@@ -264,6 +267,8 @@ def _least_squares_truth(features: Any, target: Any, *, form_hessian: bool) -> d
     Q, R = xp.linalg.qr(features)
     U, singular, Vt = xp.linalg.svd(R, full_matrices=False)
     present = singular > singular[0] * max(features.shape) * np.finfo(np.float64).eps
+    if xp is np and not present.any():
+        raise InputError("every column of X is zero: there is nothing to fit.")
     if xp is np and present.sum() < features.shape[1]:
         _warn_collinear(int(present.sum()), features)
     inverse = xp.where(present, 1.0 / xp.where(present, singular, 1.0), 0.0)

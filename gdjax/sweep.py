@@ -18,8 +18,8 @@ from gdjax.descent import DIVERGENCE_BOUND
 from gdjax.plan import Grid, Recipe
 from gdjax.records import InputError, Measurement, Problem
 
-MOST_RECORDS = 500
-"""About how many records a run keeps when `record_every` is not given: what a figure can show, at little cost beside the steps."""
+MOST_RECORDS = 1000
+"""About how many records a run keeps when `record_every` is not given: every step of a short run, what a figure can show of a long."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def sweep(
         How long every run is; exactly one of them. A run of a batch size that needs fewer steps for its epochs than another keeps its
         last values to the end of the `step` dimension, where its `epoch` stands still.
     record_every
-        Steps between records; by default so many that a run keeps about 500. The last step is always recorded.
+        Steps between records; by default so many that a run keeps about 1,000. The last step is always recorded.
     start
         Where runs begin, if not at the problem's own start.
     memory_budget
@@ -133,8 +133,8 @@ def _roles(problem: Problem | Callable[..., Problem], method: Any, sampler: Any,
     given = {name: _axis(name, values) for name, values in axes.items()}
     build = None if isinstance(problem, Problem) else problem
     built_from = tuple(inspect.signature(build).parameters) if build else ()
-    if taken := {"batch_size", "seed"} & set(built_from):
-        raise InputError(f"the problem is built from {min(taken)}, which is an axis of every sweep: give the builder another name for it.")
+    if taken := {"batch_size", "seed", "step", "parameter", "epoch"} & set(built_from):
+        raise InputError(f"the problem is built from {min(taken)}, a name that every sweep has a use for: give the builder another.")
     members = {name: axis for name, axis in given.items() if name in built_from}
     allowed = ("batch_size", "seed", *built_from)
     resolved, traced = methods.resolve(method, {name: axes[name] for name in given if name not in allowed}, also=allowed)
@@ -222,7 +222,7 @@ def record_steps(lengths: Sequence[int], record_every: int | None) -> Int[np.nda
     >>> record_steps([10], 4).tolist()
     [0, 4, 8, 10]
     """
-    most = MOST_RECORDS // len(set(lengths))
+    most = max(1, MOST_RECORDS // len(set(lengths)))
     every = None if record_every is None else _whole("record_every", record_every)
     grids = [np.append(np.arange(0, length, every or math.ceil(length / most)), length) for length in set(lengths)]
     return grids[0] if len(grids) == 1 else np.unique(np.concatenate(grids))
@@ -243,10 +243,14 @@ def _checked_precision(precision: str) -> str:
 def _start(start: PyTree, example: Problem) -> PyTree:
     if start is None:
         return None
+    if isinstance(start, list | tuple) and isinstance(example.start, np.ndarray | jax.Array):
+        start = np.asarray(start, dtype=float)
     given = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=float), start)
     wanted = jax.tree.map(np.shape, example.start)
     if jax.tree.structure(given) != jax.tree.structure(example.start) or jax.tree.map(np.shape, given) != wanted:
         raise InputError(f"start has shape {jax.tree.map(np.shape, given)}; the parameters of {example.name} have {wanted}.")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(given)):
+        raise InputError("start holds NaN or infinite entries: every run would begin diverged.")
     return given
 
 

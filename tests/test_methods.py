@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import gdjax
@@ -64,6 +65,8 @@ def by_hand(problem, optimizer):
         gradient = 2.0 * features[present].T @ residual / len(present)
         updates, state = optimizer.update(gradient, state, params, value=jnp.mean(residual**2))
         params = optax.apply_updates(params, updates)
+    if isinstance(state, optax.contrib.ScheduleFreeState):
+        return optax.contrib.schedule_free_eval_params(state, params)
     return getattr(state, "iterate", params)  # the own Nesterov methods report x_t, and step from y_t
 
 
