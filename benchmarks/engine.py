@@ -1,4 +1,4 @@
-"""How fast the engine is, beside what people use today: `python benchmarks/engine.py [--json FILE] [--quick]`.
+"""How fast the engine is, beside what people use today: `python benchmarks/engine.py [--folder FOLDER] [--rows abcde]`.
 
 Every row times ours and the peer's in turn in this one process and prints medians and their ratio. Peers whose whole task would take
 minutes run a stated share of it, scaled up. Compile time is apart: ours are second calls of the public `gdjax.sweep`, its labelled
@@ -28,11 +28,12 @@ from rich.table import Table
 
 import gdjax
 
-REPETITIONS = 7
-SETTLE_SECONDS = 0.3
-"""Between two measurements: a peer's threads spin on for a while after its last product."""
+REPETITIONS = 5
+WARM_SECONDS = 0.25
+"""Each work runs untimed for this long (once at least) before it is timed: threads of the one before stop spinning, caches fill."""
 
 Row = dict[str, Any]
+BENCHMARK_TITLE = "gdjax.sweep against what it replaces: `python benchmarks/engine.py --folder results/benchmarks`"
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -41,16 +42,21 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
+def steady(work: Callable[[], Any]) -> float:
+    """The median of some calls in a row, after others untimed: what a call costs in a loop or a notebook."""
+    spent, number = seconds(work), 1
+    while spent < WARM_SECONDS:
+        spent += seconds(work)
+        number += 1
+    return median(seconds(work) for _ in range(min(9, number)))
+
+
 def compare(row: str, ours: Callable[[], Any], peers: dict[str, tuple[Callable[[], Any], float]], precision: str) -> list[Row]:
     """Time ours and each peer in turn; a peer is (work, how many times that work the whole task is)."""
-    ours()
-    for peer, _ in peers.values():
-        peer()
     times: dict[str, list[float]] = {"ours": [], **{name: [] for name in peers}}
     for _ in range(REPETITIONS):
         for name, (work, share) in {"ours": (ours, 1.0), **peers}.items():
-            time.sleep(SETTLE_SECONDS)
-            times[name].append(share * seconds(work))
+            times[name].append(share * steady(work))
     return [
         {
             "row": row,
@@ -270,34 +276,56 @@ def compile_times() -> list[Row]:
     return rows
 
 
+def table(rows: list[Row]) -> list[list[str]]:
+    """The rows as text."""
+    head = ["row", "precision", "ours, ms (min to max)", "peer", "its ms", "timed", "ratio"]
+    body = [
+        [
+            row["row"],
+            row["precision"],
+            f"{row['ours_ms']:.3g} ({row['ours_spread_ms'][0]:.3g} to {row['ours_spread_ms'][1]:.3g})",
+            row["peer"],
+            f"{row['peer_ms']:.4g}",
+            row["peer_share"],
+            f"{row['ratio']:.3g}",
+        ]
+        for row in rows
+        if "ratio" in row
+    ]
+    return [head, *body]
+
+
+def said(row: Row) -> str:
+    return f"{row['row']}: compile {row['compile_ms']:.0f} ms, first result after {row['total_ms']:.0f} ms."
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table, and the compile times below it, for a page."""
+    head, *body = (f"| {' | '.join(cells)} |" for cells in table(rows))
+    compiled = [
+        f"{row['row']}: compile {row['compile_ms']:.0f} ms, first result after {row['total_ms']:.0f} ms."
+        for row in rows
+        if "compile_ms" in row
+    ]
+    return "\n".join([head, "|" + "---|" * len(table(rows)[0]), *body, "", *compiled]) + "\n"
+
+
 def show(rows: list[Row]) -> None:
-    console = Console(width=150)
-    table = Table(
-        "row", "precision", "ours, ms", "(min, max)", "peer", "its ms", "timed share", "ratio", title="ours against a peer, medians"
-    )
-    for row in rows:
-        if "ratio" in row:
-            low, high = row["ours_spread_ms"]
-            table.add_row(
-                row["row"],
-                row["precision"],
-                f"{row['ours_ms']:.2f}",
-                f"({low:.1f}, {high:.1f})",
-                row["peer"],
-                f"{row['peer_ms']:.1f}",
-                row["peer_share"],
-                f"{row['ratio']:.3g}",
-            )
-    console.print(table)
+    head, *body = table(rows)
+    shown = Table(*head, title="ours against a peer, medians; a ratio above 1 is ours faster")
+    for cells in body:
+        shown.add_row(*cells)
+    console = Console(width=160)
+    console.print(shown)
     for row in rows:
         if "compile_ms" in row:
-            console.print(f"{row['row']}: compile {row['compile_ms']:.0f} ms, first result after {row['total_ms']:.0f} ms")
+            console.print(said(row))
 
 
 def main() -> None:
     """Run the rows asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="also write the rows there")
+    parser.add_argument("--folder", type=Path, help="also write engine.json and engine.md there")
     parser.add_argument("--rows", default="abcde", help="which of a, b, c, d, e")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -309,14 +337,18 @@ def main() -> None:
     if "e" in given.rows:
         rows += compile_times() + row_e()
     show(rows)
-    if given.json:
+    if given.folder:
         machine = {
             "cores": len(os.sched_getaffinity(0)),
             "processor": platform.machine(),
             "jax": jax.__version__,
             "python": platform.python_version(),
         }
-        given.json.write_text(json.dumps({"machine": machine, "repetitions": REPETITIONS, "rows": rows}, indent=2) + "\n")
+        given.folder.mkdir(parents=True, exist_ok=True)
+        (given.folder / "engine.json").write_text(
+            json.dumps({"machine": machine, "repetitions": REPETITIONS, "rows": rows}, indent=2) + "\n"
+        )
+        (given.folder / "engine.md").write_text(f"# {BENCHMARK_TITLE}\n\n{markdown(rows)}")
 
 
 if __name__ == "__main__":

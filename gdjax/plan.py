@@ -158,13 +158,15 @@ def _is_cut(grid: Grid, total: int, size: int) -> bool:
 
 
 def _tile(grid: Grid, batch: int, size: int) -> int:
-    """How many steps' examples to gather together: a power of 8, so that grids of records that differ little share a program.
+    """How many steps' examples to gather together: those up to the next record, within reason.
 
-    Gathering ahead pays from some 8 steps between records on: it is a loop of its own, about 5 us a record.
+    Rounded up to a power of 2, so that grids of records that differ little share a program. Gathering ahead is a loop of its own, about
+    5 us a record, which pays from some 8 steps on.
     """
+    gap = int(np.median(np.diff(grid.steps_of(size))))
     per_example = sum(leaf.nbytes // grid.problem.num_examples for leaf in jax.tree.leaves(grid.problem.data))
-    most = min(int(np.median(np.diff(grid.steps_of(size)))), GATHERED_BYTES // (batch * per_example))
-    return 8 ** int(math.log(max(most, 1), 8) + 1e-9)
+    most = max(1, GATHERED_BYTES // (batch * per_example))
+    return 1 if gap < 8 else 2 ** min((gap - 1).bit_length(), most.bit_length() - 1)
 
 
 def _even(total: int, most: int) -> int:

@@ -503,7 +503,7 @@ class TestTraces:
 
     def test_another_record_every_with_as_many_records_traces_nothing(self, run, traces):
         first = run(learning_rate=[0.01, 0.02], record_every=14)
-        assert traces(run, learning_rate=[0.01, 0.02], record_every=18) == (0, 0)
+        assert traces(run, learning_rate=[0.01, 0.02], record_every=15) == (0, 0)
         assert first.step.values.tolist() == [0, 14, 28, 40]
 
     def test_another_precision_is_another_program(self, run, traces):
