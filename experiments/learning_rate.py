@@ -206,5 +206,5 @@ def _draw_minibatch(axes: Axes, sampled: xr.Dataset, problem: Problem, edge: flo
             figures.dashed(axes, rates, expected[:, -1], bounds=bounds, color=color)
     figures.edge_line(axes, edge, "2/L", side="right", height=0.5)
     axes.set(yscale="log", xlabel=figures.LABELS["learning_rate"], ylim=bounds)
-    axes.set_title(f"mini-batches, mean after {int(near.step[-1])} steps")
+    axes.set_title("mini-batches, mean of seeds")
     axes.legend(loc="upper left", title=f"{near.sizes['seed']} seeds", title_fontsize=7)

@@ -1,5 +1,8 @@
 """Sweeps of gradient descent as one XLA program per shape, with the theory they must follow."""
 
+import importlib
+from typing import Any
+
 from gdjax import analysis, losses, methods, problems, samplers, theory
 from gdjax.program import Observer
 from gdjax.records import Finding, InputError, Problem
@@ -20,3 +23,10 @@ __all__ = [
     "sweep",
     "theory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`gdjax.figures` is imported when it is first used: a sweep has no need of matplotlib."""
+    if name == "figures":
+        return importlib.import_module("gdjax.figures")
+    raise AttributeError(f"module 'gdjax' has no attribute '{name}'")

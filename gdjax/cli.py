@@ -13,6 +13,7 @@ import os
 import pkgutil
 import shutil
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gdjax.program import Observer
@@ -140,20 +141,23 @@ def _keep_compiled_programs() -> None:
 
 
 class Meter(Observer):
-    """Adds up where the time goes, and shows a bar for what takes longer than a moment."""
+    """Adds up where the time goes, and shows a bar on a terminal for what takes longer than a moment."""
 
     def __init__(self, console: Console) -> None:
         self.compile_seconds = self.total_seconds = 0.0
         self.begun = time.perf_counter()
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True)
-        self.shown = console.is_terminal
-        self.task = self.bar.add_task("running")
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("running", total=None)
+        self.moment = threading.Timer(QUIET_SECONDS, self.bar.start)
+        self.moment.daemon = True
 
     def __enter__(self) -> Meter:
+        self.moment.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.moment.cancel()
         if self.bar.live.is_started:
             self.bar.stop()
         self.total_seconds = time.perf_counter() - self.begun
@@ -163,9 +167,7 @@ class Meter(Observer):
         self.compile_seconds += seconds
 
     def advanced(self, done: int, total: int) -> None:
-        """Move the bar on, once the work has taken a moment."""
-        if self.shown and not self.bar.live.is_started and time.perf_counter() - self.begun > QUIET_SECONDS:
-            self.bar.start()
+        """Move the bar on."""
         self.bar.update(self.task, completed=done, total=total)
 
 

@@ -58,3 +58,11 @@ def test_drawing_leaves_the_users_settings_alone(dataset):
 def test_limits_leave_room_for_divergence_and_not_for_infinity():
     low, high = figures.limits(100.0, np.array([1e-3, np.inf, np.nan, 1e200, 0.0]))
     assert (low, high) == (pytest.approx(3e-4), 1e5)
+
+
+def test_figures_are_there_from_the_package_itself():
+    import gdjax
+
+    assert gdjax.figures.convergence is figures.convergence
+    with pytest.raises(AttributeError, match="no attribute 'figurs'"):
+        _ = gdjax.figurs
