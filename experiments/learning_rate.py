@@ -27,7 +27,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from gdjax import analysis, figures, theory
-from gdjax.records import Finding, InputError, Problem
+from gdjax.records import Finding, InputError, Problem, several, whole
 
 LOWEST, HIGHEST = 0.01, 10.0
 """The grid's ends, in multiples of the edge."""
@@ -39,8 +39,8 @@ def run(
     *,
     num_steps: int = 400,
     num_rates: int = 200,
-    learning_rate: Sequence[float] | None = None,
-    batch_size: Sequence[int] | None = None,
+    learning_rate: Sequence[float] | float | None = None,
+    batch_size: Sequence[int] | int | None = None,
     num_seeds: int = 128,
     sampler: str = "without_replacement",
 ) -> xr.DataTree:
@@ -56,8 +56,9 @@ def run(
     if not theory.is_quadratic(problem):
         raise InputError(f"experiment learning_rate is about least squares and other quadratics, which {problem.name} is not.")
     edge = theory.stability_edge(problem.smoothness)
-    marked = [] if learning_rate is None else [float(rate) for rate in learning_rate]
-    coarse = np.geomspace(LOWEST, HIGHEST, num_rates) * edge
+    marked = [] if learning_rate is None else several("learning_rate", learning_rate)
+    coarse = np.geomspace(LOWEST, HIGHEST, whole("num_rates", num_rates, least=2)) * edge
+    num_steps = whole("num_steps", num_steps)
     full = sweep(
         problem,
         sampler="full",
@@ -66,8 +67,8 @@ def run(
         learning_rate=np.unique([*coarse, *np.linspace(0.97, 1.03, 25) * edge, *marked]),
     )
     full.attrs["marked"] = marked
-    sizes = [size for size in (4, 16) if size < problem.num_examples] if batch_size is None else list(batch_size)
-    if not sizes or not num_seeds:
+    sizes = [size for size in (4, 16) if size < problem.num_examples] if batch_size is None else several("batch_size", batch_size)
+    if not sizes or num_seeds == 0:
         return xr.DataTree.from_dict({"full": full})
     sampled = sweep(
         problem,
@@ -75,7 +76,7 @@ def run(
         num_steps=num_steps,
         record_every=max(1, num_steps // 10),
         batch_size=sizes,
-        seed=range(num_seeds),
+        seed=range(whole("num_seeds", num_seeds, least=2)),
         learning_rate=np.unique([*np.geomspace(LOWEST, 3.0, 40), *np.linspace(0.4, 1.15, 31)]) * edge,
     )
     return xr.DataTree.from_dict({"full": full, "minibatch": sampled})
@@ -139,7 +140,7 @@ def _minibatch_findings(sampled: xr.Dataset, problem: Problem) -> list[Finding]:
             claim=f"B = {batch}: at rate {rate:.4g}, mean over {final.size} seeds of the final suboptimality (4 standard errors)",
             predicted=expected,
             measured=float(final.mean()),
-            tolerance=float(4.0 * analysis.standard_error(final, "seed") / expected),
+            tolerance=analysis.ROUND_OFF[one.attrs["precision"]][1] + float(4.0 * analysis.standard_error(final, "seed") / expected),
             source="exact recursion of E ee' for SGD on least squares (LMS)",
         ),
         Finding(
@@ -164,7 +165,7 @@ def _draw_curves(axes: Axes, full: xr.Dataset, problem: Problem, edge: float) ->
         figures.dashed(axes, values.step.values, row, bounds=bounds)
         inside = np.flatnonzero((row >= bounds[0]) & (row <= bounds[1]))
         if len(inside):
-            at = inside[-1] if row[0] > start else max(1, int(np.argmax(row < 0.3 * start)))
+            at = inside[-1] if row[0] > start else min(len(row) - 1, max(1, int(np.argmax(row < 0.3 * start))))
             figures.tag(axes, values.step.values[at], row[at], f"{rate:.3g}")
     axes.set(xscale="log", yscale="log", xlabel=figures.LABELS["step"], ylabel=figures.LABELS["suboptimality"], ylim=bounds)
     axes.set_title("full batch, a curve a rate")

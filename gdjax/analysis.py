@@ -49,7 +49,7 @@ def contraction(dataset: xr.Dataset, *, last: float = 0.25) -> xr.DataArray:
     """
     values = dataset.suboptimality
     usable = np.isfinite(values) & (values > 1e-26 * values.isel(step=0)) & (values > 0)
-    ending = values.step >= (1.0 - last) * values.step.max()
+    ending = (values.step >= (1.0 - last) * values.step.max()) | (values.step >= values.step[-2:].min())
     ended = ~usable.where(ending, other=True).all("step")  # a run that left the numbers before the end is judged by its last ones
     window = usable & (ending | ended)
     log = np.log(values.where(window))

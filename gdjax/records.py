@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -36,6 +37,21 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return InputError(f"unknown {kind}: '{given}'.{hint} Allowed: {', '.join(names) or 'none'}.")
+
+
+def whole(name: str, value: Any, *, least: int = 1) -> int:
+    """Take a whole number that is at least `least`, or say that it is none."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not least <= value < math.inf or value != math.floor(value):
+        raise InputError(f"{name}={value} is not allowed: it is a whole number, {least} or more.")
+    return math.floor(value)
+
+
+def several(name: str, value: Any) -> list[Any]:
+    """Take one number, or a sequence of some, as a list."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not values or not all(isinstance(number, Real) and not isinstance(number, bool) for number in values):
+        raise InputError(f"{name}={value} is not allowed: it is a number, or a list of one or more numbers, e.g. {name}=[1,2].")
+    return values
 
 
 def traced(**kwargs: Any) -> Any:

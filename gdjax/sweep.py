@@ -16,7 +16,7 @@ from jaxtyping import Int, PyTree
 from gdjax import methods, program, samplers
 from gdjax.descent import DIVERGENCE_BOUND
 from gdjax.plan import Grid, Recipe
-from gdjax.records import InputError, Measurement, Problem
+from gdjax.records import InputError, Measurement, Problem, whole
 
 MOST_RECORDS = 1000
 """About how many records a run keeps when `record_every` is not given: every step of a short run, what a figure can show of a long."""
@@ -206,7 +206,7 @@ def _lengths(roles: _Roles, *, num_steps: int | None, num_epochs: float | None) 
     if (num_steps is None) == (num_epochs is None):
         raise InputError(f"give exactly one of num_steps and num_epochs; given num_steps={num_steps}, num_epochs={num_epochs}.")
     if num_steps is not None:
-        return [_whole("num_steps", num_steps)] * len(roles.batch_sizes)
+        return [whole("num_steps", num_steps)] * len(roles.batch_sizes)
     if not (isinstance(num_epochs, int | float | np.number) and 0 < num_epochs < math.inf):
         raise InputError(f"num_epochs={num_epochs} is not allowed: it is a number above 0.")
     if roles.sampler is None:
@@ -223,15 +223,9 @@ def record_steps(lengths: Sequence[int], record_every: int | None) -> Int[np.nda
     [0, 4, 8, 10]
     """
     most = max(1, MOST_RECORDS // len(set(lengths)))
-    every = None if record_every is None else _whole("record_every", record_every)
+    every = None if record_every is None else whole("record_every", record_every)
     grids = [np.append(np.arange(0, length, every or math.ceil(length / most)), length) for length in set(lengths)]
     return grids[0] if len(grids) == 1 else np.unique(np.concatenate(grids))
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not (1 <= value < math.inf and value == int(value)):
-        raise InputError(f"{name}={value} is not allowed: it is a whole number, 1 or more.")
-    return int(value)
 
 
 def _checked_precision(precision: str) -> str:

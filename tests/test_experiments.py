@@ -102,3 +102,36 @@ def test_an_experiment_needs_no_formed_hessian(name):
 
 def square(params, example):
     return (params - example) ** 2
+
+
+def test_one_number_does_where_several_may_be_given():
+    problem = problems.notebook_line()
+    results = learning_rate.run(problem, sweep, num_steps=20, num_rates=10, num_seeds=4, learning_rate=0.01, batch_size=4)
+    assert results["minibatch"].batch_size.values.tolist() == [4]
+    assert results["full"].attrs["marked"] == [0.01]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+@pytest.mark.parametrize("name", ["learning_rate", "batch_size"])
+def test_a_short_run_is_judged_and_drawn_too(name, num_steps):
+    problem, module = problems.notebook_line(), MODULES[name]
+    results = module.run(problem, sweep, **SMALL[name] | {"num_steps": num_steps})
+    assert all(np.isfinite(finding.tolerance) for finding in module.check(results, problem))
+    module.draw(results, problem)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_rates": 0}, "num_rates=0 is not allowed: it is a whole number, 2 or more"),
+        ({"num_rates": "many"}, "num_rates=many is not allowed"),
+        ({"num_seeds": 1}, "num_seeds=1 is not allowed: it is a whole number, 2 or more"),
+        ({"num_steps": 0}, "num_steps=0 is not allowed"),
+        ({"learning_rate": "fast"}, "learning_rate=fast is not allowed: it is a number, or a list"),
+        ({"batch_size": []}, r"batch_size=\[\] is not allowed"),
+        ({"batch_size": [81]}, "batch_size=81 is not allowed"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(settings, said):
+    with pytest.raises(InputError, match=said):
+        learning_rate.run(problems.notebook_line(), sweep, **settings)
