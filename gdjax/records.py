@@ -41,9 +41,10 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:
     """Take a whole number that is at least `least`, or say that it is none."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not least <= value < math.inf or value != math.floor(value):
+    number: Any = value
+    if not isinstance(value, Real) or isinstance(value, bool) or not least <= number < math.inf or number != math.floor(number):
         raise InputError(f"{name}={value} is not allowed: it is a whole number, {least} or more.")
-    return math.floor(value)
+    return int(number)
 
 
 def several(name: str, value: Any) -> list[Any]:

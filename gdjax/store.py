@@ -80,18 +80,17 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source that runs, with a mark where it was changed; None outside a checkout."""
-    source = Path(__file__).resolve().parent
-    if not (source.parent / "pyproject.toml").is_file():  # installed: a repository around it is not this one
+    """The commit of the source that runs, with "-dirty" where the source was changed; None outside a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():  # installed: a repository around it is not this one
         return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
     try:
-        said = subprocess.run(
-            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        changed = git("status", "--porcelain", "--", "gdjax", "experiments", "conf")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip() or None
