@@ -167,7 +167,7 @@ def row_b(precision: str) -> list[Row]:
     X, y = data(10_000, 100, precision)
     rates = np.geomspace(1e-4, 0.4, 1024)
     problem = gdjax.problems.least_squares(X, y, intercept=False)
-    ours = lambda: gdjax.sweep(problem, sampler="full", num_steps=100, learning_rate=rates, precision=precision)  # noqa: E731  (a row's work)
+    ours = functools.partial(gdjax.sweep, problem, sampler="full", num_steps=100, learning_rate=rates, precision=precision)
     loop = {"NumPy loop": (lambda: notebook_loop(X, y[:, None], rates[:1], 100), 1024.0)}
     return compare("(b) 1,024 rates x 100 steps, n=10,000, p=100", ours, loop, precision)
 

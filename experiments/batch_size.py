@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -69,9 +70,10 @@ def run(
 
 def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
     """Compare the mean over seeds with its exact expectation, or where none is known the batch sizes with each other."""
-    if theory.has_moments(problem, results.attrs["sampler"]):
+    exact = _exact(results, problem)
+    if exact is not None:
         return [
-            _moment_finding(results.sel(batch_size=batch, learning_rate=rate), problem)
+            _moment_finding(results.sel(batch_size=batch, learning_rate=rate), exact.mean.sel(batch_size=batch, learning_rate=rate).values)
             for batch in results.batch_size.values
             for rate in results.learning_rate.values
         ]
@@ -93,6 +95,7 @@ def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
 def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
     """A column a rate, against steps above and against epochs below; a colour a batch size."""
     rates = results.learning_rate.values
+    exact = _exact(results, problem)
     drawn, panels = figures.figure(len(rates), 2, width=7.2, height=4.6, sharey=True)
     values = results.suboptimality
     bounds = figures.limits(float(values.isel(batch_size=0, seed=0, learning_rate=0, step=0)), values.median("seed").values)
@@ -100,7 +103,11 @@ def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
         for row, x in enumerate(("step", "epoch")):
             axes = panels[row, column]
             for batch, color in zip(results.batch_size.values, figures.COLORS, strict=False):
-                _draw_batch(axes, results.sel(batch_size=batch, learning_rate=rate), problem, x, bounds, color)
+                here = {"batch_size": batch, "learning_rate": rate}
+                one = results.sel(here)
+                _draw_batch(axes, one, x, bounds, color)
+                if exact is not None:
+                    _draw_exact(axes, one[x].values, exact.mean.sel(here).values, float(exact.floor.sel(here)), bounds, color)
             axes.set(
                 yscale="log",
                 xscale="log",
@@ -120,16 +127,30 @@ def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
     return {"batch_size": drawn}
 
 
-def _moments(one: xr.Dataset, problem: Problem) -> tuple[np.ndarray, float]:
-    """The exact mean at each record, and its limit."""
-    rate, batch, sampler = float(one.learning_rate), int(one.batch_size), one.attrs["sampler"]
-    expected = theory.expected_suboptimality(problem, rate, batch, int(one.step[-1]), sampler=sampler)
-    return expected[0, one.step.values], theory.noise_floor(problem, rate, batch, sampler=sampler)
+class _Exact(NamedTuple):
+    """The mean suboptimality at each record, and its limit, for each batch size and rate."""
+
+    mean: xr.DataArray
+    floor: xr.DataArray
 
 
-def _moment_finding(one: xr.Dataset, problem: Problem) -> Finding:
+def _exact(results: xr.Dataset, problem: Problem) -> _Exact | None:
+    """What theory says of every run, where it says something."""
+    sampler, steps = results.attrs["sampler"], results.step
+    if not theory.has_moments(problem, sampler):
+        return None
+    rates, sizes = results.learning_rate, results.batch_size
+    means = [theory.expected_suboptimality(problem, rates.values, int(batch), int(steps[-1]), sampler=sampler) for batch in sizes]
+    floors = [[theory.noise_floor(problem, float(rate), int(batch), sampler=sampler) for rate in rates] for batch in sizes]
+    axes = {"batch_size": sizes.values, "learning_rate": rates.values}
+    return _Exact(
+        mean=xr.DataArray(np.stack(means)[..., steps.values], {**axes, "step": steps.values}, (*axes, "step")),
+        floor=xr.DataArray(floors, axes, (*axes,)),
+    )
+
+
+def _moment_finding(one: xr.Dataset, expected: np.ndarray) -> Finding:
     """Compare over the last half of the run, whose records together say more than the last alone."""
-    expected, _ = _moments(one, problem)
     late = one.step.values >= one.step.values[-1] / 2
     averages = one.suboptimality.isel(step=late).mean("step")
     predicted = float(expected[late].mean())
@@ -143,12 +164,13 @@ def _moment_finding(one: xr.Dataset, problem: Problem) -> Finding:
     )
 
 
-def _draw_batch(axes: Axes, one: xr.Dataset, problem: Problem, x: str, bounds: tuple[float, float], color: str) -> None:
-    at = one[x].values
-    figures.band(axes, at[1:], one.suboptimality.isel(step=slice(1, None)), bounds=bounds, color=color, label=f"B = {int(one.batch_size)}")
-    if theory.has_moments(problem, one.attrs["sampler"]):
-        expected, floor = _moments(one, problem)
-        figures.dashed(axes, at[1:], expected[1:], bounds=bounds, linewidth=0.8)
-        if np.isfinite(floor) and floor > bounds[0]:
-            axes.plot(at[[-1]], [floor], marker="_", markersize=8, color=color, clip_on=False)
-            axes.axhline(floor, color=color, linewidth=0.7, linestyle=":")
+def _draw_batch(axes: Axes, one: xr.Dataset, x: str, bounds: tuple[float, float], color: str) -> None:
+    values = one.suboptimality.isel(step=slice(1, None))
+    figures.band(axes, one[x].values[1:], values, bounds=bounds, color=color, label=f"B = {int(one.batch_size)}")
+
+
+def _draw_exact(axes: Axes, at: np.ndarray, mean: np.ndarray, floor: float, bounds: tuple[float, float], color: str) -> None:
+    figures.dashed(axes, at[1:], mean[1:], bounds=bounds, linewidth=0.8)
+    if np.isfinite(floor) and floor > bounds[0]:
+        axes.plot(at[[-1]], [floor], marker="_", markersize=8, color=color, clip_on=False)
+        axes.axhline(floor, color=color, linewidth=0.7, linestyle=":")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 import xarray as xr
 
 from gdjax.records import Finding
-
-Measured = TypeVar("Measured", xr.DataArray, xr.Dataset)
-
 
 ROUND_OFF = {"float64": (1e-12, 1e-8), "float32": (1e-4, 1e-2)}
 """By precision: how far below its start a curve is still free of the parameters' own rounding, and how near to theory it must be."""
@@ -58,25 +53,16 @@ def contraction(dataset: xr.Dataset, *, last: float = 0.25) -> xr.DataArray:
     return np.exp(0.5 * rise / (final - first).where(final > first)).rename("contraction")
 
 
-def stability_edge(dataset: xr.Dataset, *, reduce: str | None = None) -> xr.DataArray:
+def stability_edge(dataset: xr.Dataset) -> xr.DataArray:
     """The rate between the largest that shrinks and the smallest that grows, by geometric mean, along `learning_rate`.
-
-    Parameters
-    ----------
-    reduce
-        A dimension (`seed`) over whose mean the suboptimality is judged, for a limit in the mean square.
 
     Returns
     -------
     NaN where every rate shrinks or every rate grows.
     """
-    judged = dataset[["suboptimality"]]
-    if reduce is not None:
-        judged = mean_over(judged, reduce)
-    factor = contraction(judged)
-    lost = ~np.isfinite(judged.suboptimality).all("step")
-    grows = (factor > 1.0) | lost
-    rates = judged.learning_rate
+    lost = ~np.isfinite(dataset.suboptimality).all("step")
+    grows = (contraction(dataset) > 1.0) | lost
+    rates = dataset.learning_rate
     smallest = rates.where(grows).min("learning_rate")
     largest = rates.where(rates < smallest).max("learning_rate")
     return np.sqrt(smallest * largest).rename("stability_edge")
@@ -94,7 +80,7 @@ def noise_floor(dataset: xr.Dataset, *, last: float = 0.25) -> xr.DataArray:
     return dataset.suboptimality.where(ending).mean("step").rename("noise_floor")
 
 
-def mean_over(samples: Measured, dim: str) -> Measured:
+def mean_over(samples: xr.DataArray, dim: str) -> xr.DataArray:
     """The mean over `dim`, infinite or NaN where a sample is."""
     with np.errstate(invalid="ignore", over="ignore"):
         return samples.mean(dim, skipna=False)

@@ -47,6 +47,7 @@ DELIMITERS = ",;\t|"
 SPACES = r"\s+"
 TRUTH = {"true": 1.0, "false": 0.0}
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# what the readers raise on a corrupt or unusual file; NotImplementedError is zipfile's for a compression that it lacks
 UNREADABLE = (OSError, EOFError, ValueError, OverflowError, KeyError, NotImplementedError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 

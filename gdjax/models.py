@@ -21,7 +21,7 @@ from gdjax.records import Lanes, Params
 
 def linear(params: Float[Array, " p"], features: Float[Array, "... p"]) -> Float[Array, "..."]:
     """Predict features @ params; an intercept is a feature that is always 1."""
-    return features @ params
+    return jnp.matmul(features, params, precision="highest")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Linear:
         """The weighted objective and its gradient, for every lane."""
         features, target = examples
         numbers = {name: number for name, number in constants.items() if name != "ridge"}
-        predictions = jnp.matmul(features, lanes, precision="highest")
+        predictions = linear(lanes, features)
         losses, slopes = jax.jvp(
             lambda prediction: self.loss(prediction, target[:, None], **numbers), (predictions,), (jnp.ones_like(predictions),)
         )

@@ -85,7 +85,7 @@ class Problem:
     minimum: Float[Array, ""] | float | None = traced(default=None)
     smoothness: Float[Array, ""] | float | None = traced(default=None)
     strong_convexity: Float[Array, ""] | float | None = traced(default=None)
-    hessian: Float[Array, "p p"] | Float[Array, " p"] | None = traced(default=None)  # of a quadratic; a vector when diagonal
+    hessian: Float[Array, "p p"] | None = traced(default=None)  # of a quadratic, where full gradients go through it
 
     @property
     def num_examples(self) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int
 
-from gdjax.records import InputError, unknown_name
+from gdjax.records import unknown_name, whole
 
 ABSENT = -1
 """The index that stands for no example."""
@@ -88,9 +88,7 @@ def generator(seed: int) -> np.random.Generator:
     InputError
         For a seed that is negative or no whole number.
     """
-    if not np.isfinite(seed) or seed != int(seed) or seed < 0:
-        raise InputError(f"seed={seed} is not allowed: a seed is a whole number, 0 or more.")
-    return np.random.default_rng(int(seed))
+    return np.random.default_rng(whole("seed", seed, least=0))
 
 
 def steps_for(sampler: Sampler, num_epochs: float, num_examples: int, batch_size: int) -> int:

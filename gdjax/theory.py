@@ -37,7 +37,7 @@ def modes(problem: Problem) -> Modes:
     Raises
     ------
     ValueError
-        For a problem that is no quadratic, or whose Hessian is not known.
+        For a problem that is no quadratic.
     """
     error = np.asarray(problem.start) - np.asarray(problem.minimizer)
     if "eigenvalues" in problem.constants:

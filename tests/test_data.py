@@ -624,7 +624,7 @@ def test_openml_asks_for_a_target_where_openml_names_none_or_several(openml_answ
     ("error", "expected"),
     [
         (urllib.error.URLError(OSError(-2, "Name or service not known")), "Name or service not known"),
-        (urllib.error.HTTPError("https://openml.org", 503, "Service Unavailable", json, None), "Service Unavailable"),  # type: ignore[arg-type]
+        (urllib.error.HTTPError("https://openml.org", 503, "Service Unavailable", json, None), "Service Unavailable"),
         (TimeoutError("timed out"), "timed out"),
         (ConnectionResetError("reset"), "reset"),
     ],
