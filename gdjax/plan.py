@@ -1,7 +1,7 @@
 """Cut a sweep into blocks of equal shape: what runs together, in how many programs, within how much memory.
 
-A sweep is a product of members (problems), streams (seeds and batch sizes) and lanes (numbers of the method). On a CPU a block is
-kept small enough for its parameters to stay in cache; elsewhere it is as large as memory allows.
+A sweep is a product of members (problems), streams (a batch size and a seed: what decides the examples) and lanes (numbers of the
+method). On a CPU a block is kept small enough for its parameters to stay in cache; elsewhere it is as large as memory allows.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A sweep as plain arrays: every member x batch size x seed x lane is one run."""
+    """A sweep as plain arrays: every member x stream x lane is one run."""
 
     problem: Problem
     start: PyTree | None
     members: dict[str, Float[np.ndarray, " members"]]
-    batch_sizes: Sequence[int]
-    seeds: Sequence[int]
-    numbers: dict[str, Float[np.ndarray, " lanes"]]
-    lengths: Sequence[int]  # steps that a run of each batch size takes
+    streams: Sequence[tuple[int, int]]  # (batch size, seed)
+    numbers: dict[str, Float[np.ndarray, "rows lanes"]]  # one row for all streams, or a row for each
+    lengths: dict[int, int]  # steps that a run takes, by batch size
     steps: Int[np.ndarray, " records"]  # when to record: ascending from 0, each length among them
+    padded: bool = False  # fill shapes up to powers of 2, so that grids of other sizes share their programs
 
     @property
     def num_members(self) -> int:
@@ -69,16 +69,21 @@ class Grid:
     @property
     def num_lanes(self) -> int:
         """Combinations of the method's numbers."""
-        return max([len(column) for column in self.numbers.values()], default=1)
+        return max([column.shape[1] for column in self.numbers.values()], default=1)
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The different ones, in the order of the streams."""
+        return list(dict.fromkeys(batch for batch, _ in self.streams))
 
     @property
     def num_parameters(self) -> int:
         """p, in all leaves of the parameters together."""
         return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(self.problem.start))
 
-    def steps_of(self, size: int) -> Int[np.ndarray, " records"]:
+    def steps_of(self, batch: int) -> Int[np.ndarray, " records"]:
         """When a run of that batch size records."""
-        return self.steps[self.steps <= self.lengths[size]]
+        return self.steps[self.steps <= self.lengths[batch]]
 
 
 class Block(NamedTuple):
@@ -87,15 +92,10 @@ class Block(NamedTuple):
     recipe: Recipe
     batch: int  # the largest batch size of the group, which the others are filled up to
     members: range
-    streams: tuple[tuple[int, int], ...]  # (batch size, seed)
+    streams: list[int]
     lanes: range
     shape: tuple[int, int, int]  # members, streams and lanes of the program
     rows: int  # steps of one execution; a longer run goes on in another
-
-    @property
-    def size(self) -> int:
-        """The batch size that stands for the group's: all have the same length."""
-        return self.streams[0][0]
 
 
 def plan(grid: Grid, recipe: Recipe, *, budget: int, workers: int) -> list[Block]:
@@ -104,66 +104,69 @@ def plan(grid: Grid, recipe: Recipe, *, budget: int, workers: int) -> list[Block
 
 
 def groups(grid: Grid, recipe: Recipe) -> list[tuple[int, ...]]:
-    """Decide which batch sizes share a program, as positions in the grid.
+    """Decide which batch sizes share a program.
 
     One program for all takes every batch as large as the largest, one for each size costs a compilation each; the cheaper is taken.
     Runs of different length keep programs of their own.
     """
-    alone = [(size,) for size in range(len(grid.batch_sizes))]
-    if recipe.sampler is None or len(set(grid.lengths)) > 1:
+    sizes = grid.batch_sizes
+    alone = [(batch,) for batch in sizes]
+    if recipe.sampler is None or len(set(grid.lengths.values())) > 1:
         return alone
-    filled = sum(max(grid.batch_sizes) - batch for batch in grid.batch_sizes)
-    runs = grid.num_members * len(grid.seeds) * grid.num_lanes
-    extra_seconds = 4.0 * filled * grid.num_parameters * runs * grid.lengths[0] / FLOPS_PER_SECOND
-    return alone if extra_seconds > PROGRAM_SECONDS * (len(alone) - 1) else [tuple(range(len(alone)))]
+    filled = sum(max(sizes) - batch for batch, _ in grid.streams) * grid.num_members * grid.num_lanes
+    extra_seconds = 4.0 * filled * grid.num_parameters * grid.lengths[sizes[0]] / FLOPS_PER_SECOND
+    return alone if extra_seconds > PROGRAM_SECONDS * (len(alone) - 1) else [tuple(sizes)]
 
 
 def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, workers: int) -> Iterator[Block]:
-    streams = [(size, seed) for size in sizes for seed in range(len(grid.seeds))]
-    batch = max(grid.batch_sizes[size] for size in sizes)
-    shape = _block_shape(grid, len(streams), sizes[0], budget, workers)
+    streams = [number for number, (batch, _) in enumerate(grid.streams) if batch in sizes]
+    batch = max(sizes)
+    shape = _block_shape(grid, len(streams), batch, budget, workers)
     recipe = replace(recipe, width=shape[2])
     rows = 0
     if recipe.sampler is not None:
-        ragged = len(sizes) > 1 or has_short_batches(recipe.sampler, grid.lengths[sizes[0]], grid.problem.num_examples, batch)
-        recipe = replace(recipe, tile=_tile(grid, batch, sizes[0]), ragged=ragged)
+        ragged = len(sizes) > 1 or has_short_batches(recipe.sampler, grid.lengths[batch], grid.problem.num_examples, batch)
+        recipe = replace(recipe, tile=_tile(grid, batch), ragged=ragged)
         rows = max(1, budget // (16 * batch * shape[1]))
     for stream in _parts(streams, shape[1]):
         for member in _parts(range(grid.num_members), shape[0]):
             for lane in _parts(range(grid.num_lanes), shape[2]):
-                yield Block(recipe, batch, member, tuple(stream), lane, shape, rows)
+                yield Block(recipe, batch, member, stream, lane, shape, rows)
 
 
-def _block_shape(grid: Grid, num_streams: int, size: int, budget: int, workers: int) -> tuple[int, int, int]:
+def _block_shape(grid: Grid, num_streams: int, batch: int, budget: int, workers: int) -> tuple[int, int, int]:
     """Members, streams and lanes of a block."""
-    records = len(grid.steps_of(size))
+    records = len(grid.steps_of(batch))
     evaluated = 3 * grid.problem.num_examples if grid.problem.hessian is None else 0
     total = grid.num_members * num_streams * grid.num_lanes
     most = max(1, min(total, budget // (8 * (4 * records + 8 * grid.num_parameters + evaluated))))
-    if jax.default_backend() == "cpu" and _is_cut(grid, total, size):
+    if jax.default_backend() == "cpu" and _is_cut(grid, total, batch):
         most = min(most, max(128, min(512, CACHED_BYTES // (8 * grid.num_parameters))))
         if total >= 128:
             most = min(most, math.ceil(total / workers))  # a block for every core
-    lanes = _even(grid.num_lanes, most)
-    streams = _even(num_streams, most // lanes)
-    return _even(grid.num_members, most // (lanes * streams)), streams, lanes
+    part = _even
+    if grid.padded:
+        most, part = 2 ** (most.bit_length() - 1), _padded
+    lanes = part(grid.num_lanes, most)
+    streams = part(num_streams, most // lanes)
+    return part(grid.num_members, most // (lanes * streams)), streams, lanes
 
 
-def _is_cut(grid: Grid, total: int, size: int) -> bool:
+def _is_cut(grid: Grid, total: int, batch: int) -> bool:
     """Whether the steps take longer than copying the records of several blocks into one array would."""
-    hessian = grid.problem.hessian is not None and grid.batch_sizes[size] == grid.problem.num_examples
-    flops = 2 * grid.num_parameters * (grid.num_parameters if hessian else 2 * grid.batch_sizes[size])
-    copied = 32 * len(grid.steps_of(size)) / COPIED_BYTES_PER_SECOND
-    return flops * grid.lengths[size] / FLOPS_PER_SECOND > copied and total > 1
+    hessian = grid.problem.hessian is not None and batch == grid.problem.num_examples
+    flops = 2 * grid.num_parameters * (grid.num_parameters if hessian else 2 * batch)
+    copied = 32 * len(grid.steps_of(batch)) / COPIED_BYTES_PER_SECOND
+    return flops * grid.lengths[batch] / FLOPS_PER_SECOND > copied and total > 1
 
 
-def _tile(grid: Grid, batch: int, size: int) -> int:
+def _tile(grid: Grid, batch: int) -> int:
     """How many steps' examples to gather together: those up to the next record, within reason.
 
     Rounded up to a power of 2, so that grids of records that differ little share a program. Gathering ahead is a loop of its own, about
     5 us a record, which pays from some 8 steps on.
     """
-    gap = int(np.median(np.diff(grid.steps_of(size))))
+    gap = int(np.median(np.diff(grid.steps_of(batch))))
     per_example = sum(leaf.nbytes // grid.problem.num_examples for leaf in jax.tree.leaves(grid.problem.data))
     most = max(1, GATHERED_BYTES // (batch * per_example))
     return 1 if gap < 8 else 2 ** min((gap - 1).bit_length(), most.bit_length() - 1)
@@ -172,6 +175,11 @@ def _tile(grid: Grid, batch: int, size: int) -> int:
 def _even(total: int, most: int) -> int:
     """The size of the fewest equal parts of at most `most`."""
     return math.ceil(total / math.ceil(total / max(1, most)))
+
+
+def _padded(total: int, most: int) -> int:
+    """The same, filled up to a power of 2; `most` is one."""
+    return 2 ** (_even(total, most) - 1).bit_length()
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Any]:

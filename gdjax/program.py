@@ -35,11 +35,11 @@ class Observer:
 
 
 class Results(NamedTuple):
-    """What runs left. Axes: members, batch sizes and seeds (one axis of streams within a block), what is named here, lanes."""
+    """What runs left."""
 
-    records: Float[np.ndarray, "members *streams records 4 lanes"]  # of `Measurement`
-    diverged_at: Int[np.ndarray, "members *streams lanes"]
-    params: Float[np.ndarray, "members *streams parameters lanes"]
+    records: Float[np.ndarray, "members streams records 4 lanes"]  # of `Measurement`
+    diverged_at: Int[np.ndarray, "members streams lanes"]
+    params: Float[np.ndarray, "members streams parameters lanes"]
 
 
 def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Results:
@@ -47,10 +47,10 @@ def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Resul
     workers = _num_workers()
     blocks = plan(grid, recipe, budget=budget, workers=workers)
     problem = _on_device(grid.problem, recipe) if recipe.build is None else None
-    if len(blocks) == 1 and len(grid.batch_sizes) == 1:
+    if len(blocks) == 1 and len(grid.steps_of(blocks[0].batch)) == len(grid.steps):
         outcome = _execute(blocks[0], grid, problem, observer)
         observer.advanced(1, 1)
-        return Results(*(leaf[:, None] for leaf in outcome))  # as it came, without a copy
+        return _without_filling(outcome, blocks[0])  # as it came, without a copy
     results = _room(grid, recipe.dtype)
 
     def work(block: Block) -> None:
@@ -73,7 +73,7 @@ def _program(
 ) -> tuple[Progress, Trajectory]:
     """A block: one problem's lanes, mapped over streams, mapped over members."""
 
-    def one(problem: Problem, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
+    def one(problem: Problem, numbers: Any, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
         if progress is None:
             progress = begin(problem, recipe.method, numbers, recipe.width, full=indices is None)
         progress, trajectory = descend(problem, recipe.method, numbers, indices, schedule, progress, tile=recipe.tile, ragged=recipe.ragged)
@@ -84,7 +84,9 @@ def _program(
         built: Any = problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
         if start is not None:
             built = replace(built, start=start)
-        return _mapped(lambda table, progress: one(built, table, progress), indices, progress)
+        own = {name: column for name, column in numbers.items() if len(column) > 1}  # of each stream
+        shared = {name: column[0] for name, column in numbers.items() if len(column) == 1}
+        return _mapped(lambda own, table, progress: one(built, shared | own, table, progress), own, indices, progress)
 
     return _mapped(member, members, progress)
 
@@ -100,9 +102,8 @@ def _mapped(one: Callable[..., Any], *arguments: Any) -> Any:
 
 def _execute(block: Block, grid: Grid, problem: Problem | None, observer: Observer) -> Results:
     """Run one block; the axes of what comes back are members, streams, then records or parameters, then lanes."""
-    num_members, _, num_lanes = block.shape
-    members = {name: _filled(column[block.members.start : block.members.stop], num_members) for name, column in grid.members.items()}
-    numbers = {name: _filled(column[block.lanes.start : block.lanes.stop], num_lanes) for name, column in grid.numbers.items()}
+    members = {name: _filled(column[block.members.start : block.members.stop], block.shape[0]) for name, column in grid.members.items()}
+    numbers = {name: _of_block(column, block) for name, column in grid.numbers.items()}
     progress, parts = None, []
     with precision(block.recipe.dtype):
         members, numbers, start = _cast((members, numbers, grid.start), block.recipe.dtype)
@@ -116,14 +117,20 @@ def _execute(block: Block, grid: Grid, problem: Problem | None, observer: Observ
     return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], parts[-1].params)
 
 
+def _of_block(column: Float[np.ndarray, "rows lanes"], block: Block) -> Float[np.ndarray, "rows lanes"]:
+    """The block's part of a number's column, filled up to its shape."""
+    rows = column if len(column) == 1 else _filled(column[block.streams], block.shape[1])
+    return _filled(rows[:, block.lanes.start : block.lanes.stop].T, block.shape[2]).T
+
+
 def _segments(block: Block, grid: Grid) -> Iterator[tuple[Schedule, np.ndarray | None]]:
     """The schedule of records, and the table of examples, in as many parts as memory asks for."""
-    steps = grid.steps_of(block.size)
+    steps = grid.steps_of(block.batch)
     gaps = np.diff(steps, prepend=0)
     if block.recipe.sampler is None:
         yield _schedule(gaps, np.zeros_like(gaps), steps), None
         return
-    streams = [_Stream(block, grid, size, seed) for size, seed in block.streams]
+    streams = [_Stream(block, grid, *grid.streams[number]) for number in block.streams]
     parts = np.array_split(np.arange(len(steps)), min(len(steps), -(-int(steps[-1]) // block.rows)))
     rows = max(int(gaps[part].sum()) for part in parts) + block.recipe.tile
     for part in parts:
@@ -139,10 +146,10 @@ def _schedule(*columns: Any) -> Schedule:
 class _Stream:
     """The examples of one seed and batch size in the order of its steps, filled up to the group's batch size."""
 
-    def __init__(self, block: Block, grid: Grid, size: int, seed: int) -> None:
-        self.batch, self.wide = grid.batch_sizes[size], block.batch
+    def __init__(self, block: Block, grid: Grid, batch: int, seed: int) -> None:
+        self.batch, self.wide = batch, block.batch
         self.num_examples, self.sampler = grid.problem.num_examples, block.recipe.sampler
-        self.rng = generator(grid.seeds[seed])
+        self.rng = generator(seed)
         self.ahead = np.empty((0, self.batch), np.int32)
 
     def take(self, num_steps: int, num_rows: int, *, last: bool) -> Int[np.ndarray, "rows batch"]:
@@ -187,7 +194,7 @@ def _compile(lowered: Any) -> Callable[..., Any]:
 
 def _room(grid: Grid, dtype: str) -> Results:
     """Empty arrays for the whole grid."""
-    axes = (grid.num_members, len(grid.batch_sizes), len(grid.seeds))
+    axes = (grid.num_members, len(grid.streams))
     return Results(
         records=np.empty((*axes, len(grid.steps), len(Measurement._fields), grid.num_lanes), dtype),
         diverged_at=np.empty((*axes, grid.num_lanes), np.int32),
@@ -198,14 +205,19 @@ def _room(grid: Grid, dtype: str) -> Results:
 def _place(results: Results, grid: Grid, block: Block, outcome: Results) -> None:
     """Copy a block's outcome to its place; a run that ended before others keeps its last record to the end."""
     members, lanes = slice(block.members.start, block.members.stop), slice(block.lanes.start, block.lanes.stop)
-    ended = len(grid.steps_of(block.size))
-    for number, (size, seed) in enumerate(block.streams):
-        here = Results(*(leaf[: len(block.members), number, ..., : len(block.lanes)] for leaf in outcome))
-        there = Results(*(leaf[members, size, seed, ..., lanes] for leaf in results))
+    ended = len(grid.steps_of(block.batch))
+    outcome = _without_filling(outcome, block)
+    for number, stream in enumerate(block.streams):
+        here = Results(*(leaf[:, number] for leaf in outcome))
+        there = Results(*(leaf[members, stream, ..., lanes] for leaf in results))
         there.records[:, :ended] = here.records
         there.records[:, ended:] = here.records[:, -1:]
         there.diverged_at[...] = here.diverged_at
         there.params[...] = here.params
+
+
+def _without_filling(outcome: Results, block: Block) -> Results:
+    return Results(*(leaf[: len(block.members), : len(block.streams), ..., : len(block.lanes)] for leaf in outcome))
 
 
 def _filled(array: np.ndarray, length: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -21,14 +22,20 @@ from gdjax.records import InputError, Measurement, Problem, whole
 MOST_RECORDS = 1000
 """About how many records a run keeps when `record_every` is not given: every step of a short run, what a figure can show of a long."""
 
+MOST_RECORDED_BYTES = 2**29
+"""What the records of all runs may take when `record_every` is not given."""
+
+PADDED_RUNS = 1024
+"""Lists of runs up to this length are filled up to powers of 2: a compilation takes longer than the runs that are not needed."""
+
 
 @dataclass(frozen=True)
 class Axis:
-    """The values of one keyword; `swept` when they were given as a sequence, even of one."""
+    """The values of one keyword along a dimension, or one value along none."""
 
     name: str
     values: np.ndarray
-    swept: bool = False
+    dim: str | None = None
 
 
 def sweep(
@@ -69,11 +76,13 @@ def sweep(
         Is told of compile times and of progress.
     axes
         `learning_rate`, any other number of the method, `batch_size` (default 32, or n if smaller), `seed` (default 0) and the
-        numbers of a problem's builder. A sequence or an array makes a dimension, a scalar a scalar coordinate.
+        numbers of a problem's builder. A sequence or an array makes a dimension, a scalar a scalar coordinate. Axes given as
+        `xarray.DataArray` of one dimension go together along it: `learning_rate=DataArray([0.1, 0.2], dims="run")` and
+        `seed=DataArray([3, 7], dims="run")` are two runs, not four.
 
     Returns
     -------
-    Dimensions are the swept axes in keyword order, then `step`. Variables: `objective`, `suboptimality`, `gradient_norm`, `distance`,
+    Dimensions are those of the axes in keyword order, then `step`. Variables: `objective`, `suboptimality`, `gradient_norm`, `distance`,
     `diverged_at` (the first recorded step whose objective is not finite or above `attrs["divergence_bound"]` times the objective at
     the start; -1 if none), `params` (final).
 
@@ -93,15 +102,15 @@ def sweep(
         problem=roles.example,
         start=_start(start, roles.example),
         members=_product(roles.members),
-        batch_sizes=roles.batch_sizes,
-        seeds=[int(seed) for seed in roles.streams["seed"].values] if roles.sampler else [0],
-        numbers=_product(roles.lanes),
+        streams=[(batch, seed) for batch in roles.batch_sizes for seed in roles.seeds],
+        numbers={name: column[None] for name, column in _product(roles.lanes).items()},
         lengths=lengths,
-        steps=record_steps(lengths, record_every),
+        steps=record_steps(list(lengths.values()), record_every, runs=roles.num_runs),
     )
     recipe = Recipe(method=roles.method, build=roles.build, sampler=roles.sampler, dtype=_checked_precision(precision))
-    results = program.run(grid, recipe, budget=memory_budget, observer=observer or program.Observer())
-    dataset = _dataset(results, grid, roles)
+    run = functools.partial(program.run, recipe=recipe, budget=memory_budget, observer=observer or program.Observer())
+    variables = _of_a_product(run(grid), roles) if roles.is_product else _of_a_list(run, grid, roles)
+    dataset = xr.Dataset(variables, _coordinates(grid, roles))
     how_long = {"num_steps": num_steps} if num_epochs is None else {"num_epochs": num_epochs}
     dataset.attrs = _description(roles) | how_long | {"record_every": record_every or "default", "precision": precision}
     return dataset
@@ -118,11 +127,35 @@ class _Roles:
     members: dict[str, Axis]
     streams: dict[str, Axis]
     lanes: dict[str, Axis]
-    order: list[str]  # of the swept axes
+    order: list[str]  # of those that have a dimension
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        return self.members | self.streams | self.lanes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The dimensions, in keyword order."""
+        axes = self.axes
+        return {str(axes[name].dim): len(axes[name].values) for name in self.order}
+
+    @property
+    def num_runs(self) -> int:
+        return math.prod(self.sizes.values())
+
+    @property
+    def is_product(self) -> bool:
+        """Whether every axis has a dimension of its own."""
+        return all(axis.dim in (None, axis.name) for axis in self.axes.values())
 
     @property
     def batch_sizes(self) -> list[int]:
-        return [int(batch) for batch in self.streams["batch_size"].values] if self.sampler else [self.example.num_examples]
+        """The different ones, in the order given."""
+        return list(dict.fromkeys(self.streams["batch_size"].values.astype(int).tolist())) if self.sampler else [self.example.num_examples]
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.streams["seed"].values.astype(int).tolist() if self.sampler else [0]
 
 
 def _roles(problem: Problem | Callable[..., Problem], method: Any, sampler: Any, axes: dict[str, Any]) -> _Roles:
@@ -131,6 +164,7 @@ def _roles(problem: Problem | Callable[..., Problem], method: Any, sampler: Any,
             f"problem={problem!r} is not allowed: it is a Problem (see gdjax.problems), or a function of numbers that builds one."
         )
     given = {name: _axis(name, values) for name, values in axes.items()}
+    _check_dimensions(given)
     build = None if isinstance(problem, Problem) else problem
     built_from = tuple(inspect.signature(build).parameters) if build else ()
     if taken := {"batch_size", "seed", "step", "parameter", "epoch"} & set(built_from):
@@ -153,7 +187,7 @@ def _roles(problem: Problem | Callable[..., Problem], method: Any, sampler: Any,
         members=members,
         streams=streams,
         lanes=lanes,
-        order=[name for name in given if given[name].swept],
+        order=[name for name in given if given[name].dim is not None],
     )
 
 
@@ -180,7 +214,19 @@ def _axis(name: str, values: Any) -> Axis:
         raise InputError(f"{name} is empty: give at least one value.")
     if not np.isfinite(array).all():
         raise InputError(f"{name}={values!r} is not allowed: every value must be finite.")
-    return Axis(name, np.atleast_1d(array), swept=array.ndim == 1)
+    dim = None if array.ndim == 0 else str(values.dims[0]) if isinstance(values, xr.DataArray) else name
+    return Axis(name, np.atleast_1d(array), dim)
+
+
+def _check_dimensions(axes: dict[str, Axis]) -> None:
+    sizes: dict[str, tuple[str, int]] = {}
+    for axis in axes.values():
+        if axis.dim in ("step", "parameter") or (axis.dim != axis.name and axis.dim in axes and axes[axis.dim].dim != axis.dim):
+            raise InputError(f"{axis.name} goes along '{axis.dim}', which is the name of something else: give the dimension another.")
+        if axis.dim is not None:
+            first, size = sizes.setdefault(axis.dim, (axis.name, len(axis.values)))
+            if size != len(axis.values):
+                raise InputError(f"{first} and {axis.name} go together along '{axis.dim}', but have {size} and {len(axis.values)} values.")
 
 
 def _check_values(streams: dict[str, Axis], lanes: dict[str, Axis], num_examples: int, *, full: bool) -> None:
@@ -201,28 +247,31 @@ def _first(values: np.ndarray) -> str:
     return f"{values[0]:g}"
 
 
-def _lengths(roles: _Roles, *, num_steps: int | None, num_epochs: float | None) -> list[int]:
+def _lengths(roles: _Roles, *, num_steps: int | None, num_epochs: float | None) -> dict[int, int]:
     """How many steps the runs of each batch size take."""
     if (num_steps is None) == (num_epochs is None):
         raise InputError(f"give exactly one of num_steps and num_epochs; given num_steps={num_steps}, num_epochs={num_epochs}.")
     if num_steps is not None:
-        return [whole("num_steps", num_steps)] * len(roles.batch_sizes)
+        return dict.fromkeys(roles.batch_sizes, whole("num_steps", num_steps))
     if not (isinstance(num_epochs, int | float | np.number) and 0 < num_epochs < math.inf):
         raise InputError(f"num_epochs={num_epochs} is not allowed: it is a number above 0.")
     if roles.sampler is None:
-        return [math.ceil(num_epochs)]
-    return [samplers.steps_for(roles.sampler, float(num_epochs), roles.example.num_examples, batch) for batch in roles.batch_sizes]
+        return {roles.example.num_examples: math.ceil(num_epochs)}
+    n = roles.example.num_examples
+    return {batch: samplers.steps_for(roles.sampler, float(num_epochs), n, batch) for batch in roles.batch_sizes}
 
 
-def record_steps(lengths: Sequence[int], record_every: int | None) -> Int[np.ndarray, " records"]:
+def record_steps(lengths: Sequence[int], record_every: int | None, *, runs: int = 1) -> Int[np.ndarray, " records"]:
     """When to record: the start, every `record_every` steps, and the last step of each run.
 
-    By default each length is cut into equal parts, so many that all lengths together make about `MOST_RECORDS` records.
+    By default each length is cut into equal parts, so many that all lengths together make about `MOST_RECORDS` records, and fewer where
+    those of all runs would take more than `MOST_RECORDED_BYTES`.
 
     >>> record_steps([10], 4).tolist()
     [0, 4, 8, 10]
     """
-    most = max(1, MOST_RECORDS // len(set(lengths)))
+    affordable = min(MOST_RECORDS, MOST_RECORDED_BYTES // (8 * len(Measurement._fields) * runs))
+    most = max(1, affordable // len(set(lengths)))
     every = None if record_every is None else whole("record_every", record_every)
     grids = [np.append(np.arange(0, length, every or math.ceil(length / most)), length) for length in set(lengths)]
     return grids[0] if len(grids) == 1 else np.unique(np.concatenate(grids))
@@ -254,42 +303,119 @@ def _product(axes: dict[str, Axis]) -> dict[str, np.ndarray]:
     return {name: column.ravel() for name, column in zip(axes, columns, strict=True)}
 
 
-def _dataset(results: program.Results, grid: Grid, roles: _Roles) -> xr.Dataset:
+def _of_a_product(results: program.Results, roles: _Roles) -> dict[str, Any]:
+    """Give every axis its dimension; a result that no batch size or seed has a say in is the same for all of them."""
     laid_out = roles.members | roles.streams
-    names = (*laid_out, "step", *roles.lanes)
+    streams = {name: len(axis.values) if roles.sampler else 1 for name, axis in roles.streams.items()}
+    before = [*(len(axis.values) for axis in roles.members.values()), *streams.values()]
+    after = [len(axis.values) for axis in roles.lanes.values()]
+    dims = list(roles.sizes)
 
     def labelled(array: np.ndarray, last: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-        """Give every swept axis its dimension; a result that no batch size or seed has a say in is the same for all of them."""
-        before, after = ([len(axis.values) for axis in group.values()] for group in (roles.members, roles.lanes))
-        array = array.reshape(*before, *array.shape[1 : array.ndim - 1], *after)
-        here = [name for name in names if name != "step"]
-        here[len(laid_out) : len(laid_out)] = last
-        sizes = [len(roles.streams[name].values) if name in roles.streams else size for name, size in zip(here, array.shape, strict=True)]
+        array = array.reshape(*before, *array.shape[2:-1], *after)
+        here = [*laid_out, *last, *roles.lanes]
+        sizes = [len(laid_out[name].values) if name in streams else size for name, size in zip(here, array.shape, strict=True)]
         array = np.broadcast_to(array, sizes) if sizes != list(array.shape) else array
-        kept = (*roles.order, *last)
+        kept = (*dims, *last)
         array = array[tuple(slice(None) if name in kept else 0 for name in here)]
         left = [name for name in here if name in kept]
         return kept, array.transpose([left.index(name) for name in kept])
 
-    variables = {name: labelled(results.records[..., number, :], ("step",)) for number, name in enumerate(Measurement._fields)}
-    variables["diverged_at"] = labelled(results.diverged_at, ())
-    variables["params"] = labelled(results.params, ("parameter",))
-    axes = roles.members | roles.streams | roles.lanes
-    coordinates: dict[str, Any] = {name: (name, axis.values) if axis.swept else axis.values[0] for name, axis in axes.items()}
-    coordinates |= {"step": grid.steps, "parameter": _parameter_names(roles.example), "epoch": _epochs(grid, roles)}
-    return xr.Dataset(variables, coordinates)
+    return _variables(np.moveaxis(results.records, 3, 0), results, labelled)
+
+
+def _of_a_list(run: Callable[[Grid], program.Results], grid: Grid, roles: _Roles) -> dict[str, Any]:
+    """Run axes that go together: runs of one batch size and seed are one stream, and streams of about as many runs are one grid.
+
+    Short lists are filled up to powers of 2, since those that follow each other (a search's, say) are seldom of one length.
+    """
+    columns = _along(roles)
+    sizes, seeds = (columns.pop(name).astype(int) for name in ("batch_size", "seed"))
+    if roles.sampler is None:
+        sizes, seeds = np.full_like(sizes, roles.example.num_examples), np.zeros_like(seeds)
+    parts = []
+    for member, rows in _members(columns, list(roles.members), len(sizes)):
+        for streams, table in _tables(sizes[rows], seeds[rows]):
+            runs = rows[table]
+            numbers = {name: columns[name][runs] for name in roles.lanes}
+            if all((column == column[0]).all() for column in numbers.values()):
+                numbers = {name: column[:1] for name, column in numbers.items()}
+            part = replace(grid, members=member, streams=streams, numbers=numbers, padded=runs.size <= PADDED_RUNS)
+            parts.append((runs, run(part)))
+    gathered = program.Results(*(_gathered(parts, field, len(sizes)) for field in program.Results._fields))
+
+    def labelled(array: np.ndarray, last: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+        return (*roles.sizes, *last), array.reshape(*roles.sizes.values(), *array.shape[1:])
+
+    return _variables(np.moveaxis(gathered.records, 2, 0), gathered, labelled)
+
+
+def _along(roles: _Roles) -> dict[str, np.ndarray]:
+    """One column for each axis, one row for each run, the last dimension fastest."""
+
+    def column(axis: Axis) -> np.ndarray:
+        shape = [size if dim == axis.dim else 1 for dim, size in roles.sizes.items()]
+        return np.broadcast_to(axis.values.reshape(shape), list(roles.sizes.values())).ravel()
+
+    return {name: column(axis) for name, axis in roles.streams.items()} | {
+        name: column(axis).astype(float) for name, axis in (roles.members | roles.lanes).items()
+    }
+
+
+def _members(columns: dict[str, np.ndarray], names: list[str], num_runs: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Each different problem, with the runs on it."""
+    if not names:
+        yield {}, np.arange(num_runs)
+        return
+    different, which = np.unique(np.stack([columns[name] for name in names], axis=1), axis=0, return_inverse=True)
+    for number, row in enumerate(different):
+        yield {name: row[[place]] for place, name in enumerate(names)}, np.flatnonzero(which.ravel() == number)
+
+
+def _tables(sizes: np.ndarray, seeds: np.ndarray) -> Iterator[tuple[list[tuple[int, int]], Int[np.ndarray, "streams lanes"]]]:
+    """Streams, and each stream's runs in a row that its last run fills up; rows of one table differ in length by less than twice."""
+    pairs, which, counts = np.unique(np.stack([sizes, seeds], axis=1), axis=0, return_inverse=True, return_counts=True)
+    runs, first = np.argsort(which.ravel(), kind="stable"), np.cumsum(counts) - counts
+    widths = np.ceil(np.log2(counts))
+    for width in np.unique(widths):
+        chosen = np.flatnonzero(widths == width)
+        places = np.minimum(np.arange(counts[chosen].max()), counts[chosen, None] - 1)
+        yield [(int(batch), int(seed)) for batch, seed in pairs[chosen]], runs[first[chosen, None] + places]
+
+
+def _gathered(parts: list[tuple[np.ndarray, program.Results]], field: str, num_runs: int) -> np.ndarray:
+    """One row for each run, in their order."""
+    whole = None
+    for runs, results in parts:
+        rows = np.moveaxis(getattr(results, field)[0], -1, 1)
+        whole = np.empty((num_runs, *rows.shape[2:]), rows.dtype) if whole is None else whole
+        whole[runs] = np.broadcast_to(rows, (*runs.shape, *rows.shape[2:]))
+    assert whole is not None
+    return whole
+
+
+def _variables(records: Any, results: program.Results, labelled: Callable[..., Any]) -> dict[str, Any]:
+    variables = {name: labelled(array, ("step",)) for name, array in zip(Measurement._fields, records, strict=True)}
+    return variables | {"diverged_at": labelled(results.diverged_at, ()), "params": labelled(results.params, ("parameter",))}
+
+
+def _coordinates(grid: Grid, roles: _Roles) -> dict[str, Any]:
+    named: dict[str, Any] = {name: axis.values[0] if axis.dim is None else (axis.dim, axis.values) for name, axis in roles.axes.items()}
+    return named | {"step": grid.steps, "parameter": _parameter_names(roles.example), "epoch": _epochs(grid, roles)}
 
 
 def _epochs(grid: Grid, roles: _Roles) -> tuple[tuple[str, ...], np.ndarray]:
     """Examples seen / n at each record."""
     if roles.sampler is None:
         return ("step",), grid.steps.astype(float)
-    n = grid.problem.num_examples
-    rows = []
-    for batch, length in zip(grid.batch_sizes, grid.lengths, strict=True):
+    n, axis = grid.problem.num_examples, roles.streams["batch_size"]
+    rows = {}
+    for batch, length in grid.lengths.items():
         seen = samplers.examples_seen(roles.sampler, length, n, batch)
-        rows.append(np.concatenate([[0], seen])[np.minimum(grid.steps, length)] / n)
-    return (("batch_size", "step"), np.stack(rows)) if roles.streams["batch_size"].swept else (("step",), rows[0])
+        rows[batch] = np.concatenate([[0], seen])[np.minimum(grid.steps, length)] / n
+    if axis.dim is None:
+        return ("step",), rows[int(axis.values[0])]
+    return (axis.dim, "step"), np.stack([rows[int(batch)] for batch in axis.values])
 
 
 def _parameter_names(problem: Problem) -> list[str]:

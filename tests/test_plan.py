@@ -17,16 +17,15 @@ ROUNDING = 1e-12  # a run in a program of another width: the same operations, su
 
 
 def grid(*, batch_sizes=(8,), num_seeds=1, num_lanes=1, num_members=1, num_steps=40, lengths=None, problem=None):
-    lengths = list(lengths or [num_steps] * len(batch_sizes))
+    lengths = dict(zip(batch_sizes, lengths or [num_steps] * len(batch_sizes), strict=True))
     return plan.Grid(
         problem=problem or problems.least_squares(*random_data(20, 3)),
         start=None,
         members={"k": np.linspace(1, 2, num_members)} if num_members > 1 else {},
-        batch_sizes=list(batch_sizes),
-        seeds=list(range(num_seeds)),
-        numbers={"learning_rate": np.linspace(0.1, 0.2, num_lanes)},
+        streams=[(batch, seed) for batch in batch_sizes for seed in range(num_seeds)],
+        numbers={"learning_rate": np.linspace(0.1, 0.2, num_lanes)[None]},
         lengths=lengths,
-        steps=np.unique([0, *np.linspace(0, max(lengths), 5, dtype=int), *lengths]),
+        steps=np.unique([0, *np.linspace(0, max(lengths.values()), 5, dtype=int), *lengths.values()]),
     )
 
 
@@ -55,14 +54,13 @@ def runs(block):
 def test_every_run_is_in_exactly_one_block_that_has_room_for_it(axes, budget, workers):
     here = grid(**axes)
     blocks = plan.plan(here, recipe(), budget=budget, workers=workers)
-    streams = itertools.product(range(len(here.batch_sizes)), range(len(here.seeds)))
-    wanted = sorted(itertools.product(range(here.num_members), streams, range(here.num_lanes)))
+    wanted = sorted(itertools.product(range(here.num_members), range(len(here.streams)), range(here.num_lanes)))
     assert sorted(run for block in blocks for run in runs(block)) == wanted
     for block in blocks:
         assert all(
             count <= room for count, room in zip((len(block.members), len(block.streams), len(block.lanes)), block.shape, strict=True)
         )
-        assert all(here.batch_sizes[size] <= block.batch for size, _ in block.streams)
+        assert all(here.streams[number][0] <= block.batch for number in block.streams)
         assert block.recipe.width == block.shape[2]
         assert block.rows >= 1
 
@@ -91,11 +89,11 @@ class TestGroups:
 
     def test_a_free_program_is_one_for_each_size(self, monkeypatch):
         monkeypatch.setattr(plan, "PROGRAM_SECONDS", 0.0)
-        assert plan.groups(grid(batch_sizes=self.SIZES), recipe()) == [(0,), (1,), (2,)]
+        assert plan.groups(grid(batch_sizes=self.SIZES), recipe()) == [(4,), (8,), (16,)]
 
     def test_a_dear_program_is_one_for_all(self, monkeypatch):
         monkeypatch.setattr(plan, "PROGRAM_SECONDS", np.inf)
-        assert plan.groups(grid(batch_sizes=self.SIZES), recipe()) == [(0, 1, 2)]
+        assert plan.groups(grid(batch_sizes=self.SIZES), recipe()) == [self.SIZES]
 
     def test_short_runs_share_and_long_ones_do_not(self):
         assert len(plan.groups(grid(batch_sizes=self.SIZES, num_steps=10), recipe())) == 1
@@ -103,10 +101,10 @@ class TestGroups:
 
     def test_runs_of_different_length_never_share(self, monkeypatch):
         monkeypatch.setattr(plan, "PROGRAM_SECONDS", np.inf)
-        assert plan.groups(grid(batch_sizes=(4, 8), lengths=(40, 20)), recipe()) == [(0,), (1,)]
+        assert plan.groups(grid(batch_sizes=(4, 8), lengths=(40, 20)), recipe()) == [(4,), (8,)]
 
     def test_full_gradients_know_no_batch_size(self):
-        assert plan.groups(grid(batch_sizes=(20,)), recipe(sampler=None)) == [(0,)]
+        assert plan.groups(grid(batch_sizes=(20,)), recipe(sampler=None)) == [(20,)]
 
 
 SETTINGS = {
@@ -163,9 +161,8 @@ class TestNumbersDoNotDependOnTheCut:
         ds = gdjax.sweep(small, **SETTINGS)
         (blocks,) = plans
         assert len({block.batch for block in blocks}) == num_groups
-        assert {frozenset(size for size, _ in block.streams) for block in blocks} == (
-            {frozenset({0}), frozenset({1}), frozenset({2})} if num_groups == 3 else {frozenset({0, 1, 2})}
-        )
+        shared = {frozenset(number // len(SETTINGS["seed"]) for number in block.streams) for block in blocks}
+        assert shared == ({frozenset({0}), frozenset({1}), frozenset({2})} if num_groups == 3 else {frozenset({0, 1, 2})})
         agree(ds, whole)
 
     def test_of_members(self, plans):
