@@ -239,8 +239,10 @@ def _check_values(streams: dict[str, Axis], lanes: dict[str, Axis], num_examples
         raise InputError(
             f"batch_size={_first(batch[bad])} is not allowed: it is a whole number from 1 to n = {num_examples}, the number of examples."
         )
-    for seed in streams["seed"].values:
-        samplers.generator(seed)
+    seeds = streams["seed"].values
+    whole("seed", seeds.min(), least=0)
+    for seed in seeds[seeds != np.floor(seeds)][:1]:
+        whole("seed", seed, least=0)
 
 
 def _first(values: np.ndarray) -> str:
