@@ -38,7 +38,7 @@ def run(
     method: Mapping[str, Any],
     record_every: int | None = None,
 ) -> xr.Dataset:
-    """Run once, for 400 steps if nothing else is said. `method` holds the method's name and its numbers."""
+    """Run once, or once for each value of the numbers, for 400 steps if nothing else is said; `method` holds a name and numbers."""
     numbers = {name: number for name, number in method.items() if name != "name" and number is not None}
     given = {"learning_rate": learning_rate, "batch_size": batch_size}
     if num_steps is None and num_epochs is None:
@@ -73,21 +73,24 @@ def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
         )
     exact = _exact(results, problem)
     if exact is not None:
-        findings.append(analysis.follows_modes(results.suboptimality.values, exact, results.attrs["precision"]))
+        measured = results.suboptimality.transpose(..., *exact.dims).values
+        findings.append(analysis.follows_modes(measured, np.broadcast_to(exact.values, measured.shape), results.attrs["precision"]))
     return findings
 
 
 def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
-    """The run, and its exact curve where there is one."""
+    """The runs, and their exact curves where there are such."""
     exact = _exact(results, problem)
     note = f"data: {problem.name}, n = {problem.num_examples}; {results.attrs['method']}, {results.attrs['sampler'].replace('_', ' ')}."
-    curve = None if exact is None else xr.DataArray(exact, dims="step")
     y = "suboptimality" if problem.minimum is not None else "objective"
-    return {"descend": figures.convergence(results, y=y, theory=curve, note=note)}
+    return {"descend": figures.convergence(results, y=y, theory=exact, note=note)}
 
 
-def _exact(results: xr.Dataset, problem: Problem) -> np.ndarray | None:
+def _exact(results: xr.Dataset, problem: Problem) -> xr.DataArray | None:
+    """Theory's curves, with the dimension of the rates and that of the steps."""
     plain = results.attrs["method"] == "sgd" and "momentum" not in results.coords and results.attrs["sampler"] == "full"
     if not (plain and theory.is_quadratic(problem)):
         return None
-    return theory.gradient_descent(theory.modes(problem), float(results.learning_rate), results.step.values)[0]
+    rates = results.learning_rate
+    rows = theory.gradient_descent(theory.modes(problem), np.atleast_1d(rates.values), results.step.values)
+    return xr.DataArray(rows, dims=(*rates.dims, "step")) if rates.dims else xr.DataArray(rows[0], dims="step")

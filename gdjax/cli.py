@@ -1,16 +1,18 @@
 """The application: compose the settings, run the experiment, save what it measured, say what was found.
 
-The only module that knows Hydra. Settings end here: below, everything is plain arguments.
+The only module beside the launcher that knows Hydra. Settings end here: below, everything is plain arguments.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import inspect
 import os
 import pkgutil
+import re
 import shutil
 import sys
 import threading
@@ -19,20 +21,26 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
+import numpy as np
+import xarray as xr
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gdjax import figures, methods, problems, store
+from gdjax.launcher import Batch, Outcome, batchable
+from gdjax.launcher.batch import Reader, number
+from gdjax.launcher.mistakes import Mistake, explain
 from gdjax.program import Observer
-from gdjax.records import Finding, InputError, unknown_name
+from gdjax.records import Finding, InputError, Problem, unknown_name, whole
+from gdjax.sweep import sweep
 
 MISTAKE, FAILED, HOLDS = 2, 1, 0
 """Exit statuses."""
@@ -45,17 +53,22 @@ def main() -> None:
     """Run the application with the command line's overrides, and exit with its status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets exceptions through, for this function to put in one line
     ConfigStore.instance().store(name="schema", node=OmegaConf.create({"method": OmegaConf.create({}, flags={"struct": False})}))
-    statuses: list[int] = []
-
-    @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
-    def application(settings: DictConfig) -> None:
-        statuses.append(run_job(settings, Path(HydraConfig.get().runtime.output_dir)))
-
+    _show_plugins()
+    application = Application()
+    task = batchable(
+        {"learning_rate": _rate, "batch_size": functools.partial(whole, least=1), "seed": functools.partial(whole, least=0)},
+        run=run_batch,
+        accepts=lambda settings: settings.name == "descend",
+        also=_number_of_method,
+        ran=application.ran,
+    )(application.run)
+    statuses = []
     try:
-        application()
-    except (HydraException, OmegaConfBaseException) as mistake:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+    except Mistake as mistake:
         statuses.append(_complain(mistake))
-    sys.exit(max(statuses, default=HOLDS))
+    application.report()
+    sys.exit(max([*statuses, *application.statuses], default=HOLDS))
 
 
 def config_folder() -> Path:
@@ -65,14 +78,139 @@ def config_folder() -> Path:
     return checkout if checkout.is_dir() else package / "conf"
 
 
-def run_job(settings: DictConfig, folder: Path) -> int:
+def _show_plugins() -> None:
+    """Let Hydra find the launcher where gdjax runs from a checkout; a wheel has it where Hydra looks."""
+    plugins = Path(__file__).resolve().parent / "_plugins"
+    if plugins.is_dir() and str(plugins) not in sys.path:
+        sys.path.append(str(plugins))
+
+
+class Application:
+    """One call of the command: a run, or the jobs of a multirun."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.sweeps: dict[tuple[Path, str], DictConfig] = {}  # settings of jobs that ran together, by folder and group
+        self.begun = time.perf_counter()
+
+    def run(self, settings: DictConfig) -> float | None:
+        """Run one experiment; what it returns is the objective that a sweeper sees."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            status, objective = run_alone(settings, folder)
+        except (InputError, OmegaConfBaseException) as mistake:
+            _take_back(folder)
+            status, objective = _complain(mistake), None
+        self.statuses.append(status)
+        return objective
+
+    def ran(self, folder: Path, name: str, settings: DictConfig) -> None:
+        """Remember jobs that ran together, to report on them when all have."""
+        self.sweeps[folder, name] = settings
+
+    def report(self) -> None:
+        """Check and draw what jobs measured together."""
+        for folder in dict.fromkeys(folder for folder, _ in self.sweeps):
+            groups = {name: settings for (place, name), settings in self.sweeps.items() if place == folder}
+            self.statuses.append(report(folder, groups, begun=self.begun))
+
+
+class Measured(NamedTuple):
+    """An experiment that has run."""
+
+    experiment: ModuleType
+    problem: Problem
+    results: xr.Dataset | xr.DataTree
+    seconds: dict[str, float]
+
+
+def run_alone(settings: DictConfig, folder: Path) -> tuple[int, float | None]:
     """Run one experiment into `folder`; nothing is left there after a mistake of the user's."""
     begun = time.perf_counter()
-    try:
-        return _run(settings, folder, begun)
-    except (InputError, OmegaConfBaseException) as mistake:
-        _take_back(folder)
-        return _complain(mistake)
+    plain: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # pyright: ignore[reportAssignmentType]
+    measured = _measure(plain)
+    folder.mkdir(parents=True, exist_ok=True)
+    store.save_sweep(folder, measured.results)  # first: whatever fails from here on, the measurement is not lost
+    findings = measured.experiment.check(measured.results, measured.problem)
+    store.save_findings(folder, findings)
+    OmegaConf.save(settings, folder / "config.yaml", resolve=True)
+    _save_figures(measured.experiment.draw(measured.results, measured.problem), folder)
+    seconds = measured.seconds | {"total": time.perf_counter() - begun}
+    store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], plain["precision"], seconds))
+    _say(findings, folder)
+    final = _final_objective(measured.results)
+    return _status(findings), None if final is None or final.size > 1 else final.item()
+
+
+def run_batch(batch: Batch) -> Outcome:
+    """Run jobs that differ in numbers alone, as one sweep."""
+    plain: dict[str, Any] = OmegaConf.to_container(batch.settings, throw_on_missing=False)  # pyright: ignore[reportAssignmentType]
+    for key, column in batch.numbers.items():
+        *parents, last = key.split(".")
+        functools.reduce(dict.__getitem__, parents, plain)[last] = xr.DataArray(column, dims="job")
+    measured = _measure(plain)
+    assert isinstance(measured.results, xr.Dataset)
+    final = _final_objective(measured.results)
+    assert final is not None
+    return Outcome(values=final.tolist(), results=measured.results.assign_attrs(seconds=list(measured.seconds.values())))
+
+
+def report(folder: Path, groups: dict[str, DictConfig], *, begun: float) -> int:
+    """Check and draw the results of a multirun, and give its status."""
+    opened = store.open_results(folder)
+    findings, precision, seconds = [], "float64", np.zeros(2)
+    for name, settings in groups.items():
+        results = opened[name].to_dataset() if isinstance(opened, xr.DataTree) else opened
+        plain: dict[str, Any] = OmegaConf.to_container(settings, throw_on_missing=False)  # pyright: ignore[reportAssignmentType]
+        experiment, problem = _experiment(plain["name"]), _problem(plain)
+        of_group = experiment.check(results, problem)
+        findings += [dataclasses.replace(finding, claim=f"{name}: {finding.claim}") for finding in of_group] if name else of_group
+        suffix = "-" + re.sub(r"[^\w.=-]+", "_", name) if name else ""
+        _save_figures({f"convergence{suffix}": figure for figure in experiment.draw(results, problem).values()}, folder)
+        precision, seconds = results.attrs["precision"], seconds + results.attrs["seconds"]
+    store.save_findings(folder, findings)
+    spent = {"compile": seconds[0], "run": seconds[1], "total": time.perf_counter() - begun}
+    store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], precision, spent))
+    _say(findings, folder)
+    return _status(findings)
+
+
+def _measure(plain: dict[str, Any]) -> Measured:
+    _keep_compiled_programs()
+    experiment = _experiment(plain["name"])
+    console = Console(stderr=True)
+    with Meter(console) as meter, _warnings_in_one_line(console):
+        problem = _problem(plain)
+        measure = functools.partial(sweep, precision=plain["precision"], observer=meter)
+        results = experiment.run(problem, measure, **_arguments(experiment, plain))
+    return Measured(experiment, problem, results, {"compile": meter.compile_seconds, "run": meter.total_seconds - meter.compile_seconds})
+
+
+def _problem(plain: dict[str, Any]) -> Problem:
+    return problems.named(**{key: value for key, value in plain["problem"].items() if key != "marked_rates"})
+
+
+def _final_objective(results: xr.Dataset | xr.DataTree) -> np.ndarray | None:
+    """Where each run ended; infinite where it diverged. None for an experiment that is several sweeps."""
+    if "objective" not in results:
+        return None
+    return results["objective"].isel(step=-1).where(results["diverged_at"] < 0, np.inf).values
+
+
+def _rate(key: str, value: Any) -> float:
+    if number(key, value) < 0:
+        raise InputError(f"{key}={value} is not allowed: a rate is 0 or more.")
+    return number(key, value)
+
+
+def _number_of_method(settings: DictConfig, key: str) -> Reader | None:
+    """How to read a number of the chosen method; what shapes the method's program is none."""
+    group, _, name = key.rpartition(".")
+    return number if group == "method" and methods.is_number(str(settings.method.name), name) else None
+
+
+def _status(findings: list[Finding]) -> int:
+    return HOLDS if all(finding.holds for finding in findings) else FAILED
 
 
 def _complain(mistake: Exception) -> int:
@@ -80,45 +218,22 @@ def _complain(mistake: Exception) -> int:
     return MISTAKE
 
 
-def _run(settings: DictConfig, folder: Path, begun: float) -> int:
+def _save_figures(drawn: dict[str, Any], folder: Path) -> None:
     import matplotlib
 
-    from gdjax import figures, problems, store
-    from gdjax.sweep import sweep
-
-    _keep_compiled_programs()
-    plain: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # pyright: ignore[reportAssignmentType]
-    options = {key: value for key, value in plain.pop("problem").items() if key != "marked_rates"}
-    experiment = _experiment(plain.pop("name"))
-    console = Console(stderr=True)
-    with Meter(console) as meter, _warnings_in_one_line(console):
-        problem = problems.named(**options)
-        measure = functools.partial(sweep, precision=plain.pop("precision"), observer=meter)
-        results = experiment.run(problem, measure, **_arguments(experiment, plain))
-    seconds = {"compile": meter.compile_seconds, "run": meter.total_seconds - meter.compile_seconds}
-    folder.mkdir(parents=True, exist_ok=True)
-    store.save_sweep(folder, results)  # first: whatever fails from here on, the measurement is not lost
-    findings: list[Finding] = experiment.check(results, problem)
-    store.save_findings(folder, findings)
-    OmegaConf.save(settings, folder / "config.yaml", resolve=True)
     with matplotlib.rc_context(figures.STYLE):
-        for name, figure in experiment.draw(results, problem).items():
+        for name, figure in drawn.items():
             for suffix in ("svg", "png"):
                 figure.savefig(folder / f"{name}.{suffix}")
-    seconds["total"] = time.perf_counter() - begun
-    store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], measure.keywords["precision"], seconds))
-    _say(findings, folder)
-    return HOLDS if all(finding.holds for finding in findings) else FAILED
 
 
 def _arguments(experiment: ModuleType, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the experiment takes; one that takes no method is about plain gradient descent."""
     taken = inspect.signature(experiment.run).parameters
-    chosen = {name: number for name, number in settings["method"].items() if number}
-    if "method" not in taken and chosen != {"name": "sgd"}:
+    if "method" not in taken and {name: number for name, number in settings["method"].items() if number} != {"name": "sgd"}:
         short = experiment.__name__.rpartition(".")[2]
         raise InputError(f"experiment {short} is about plain gradient descent: leave method away, or use experiment=descend with it.")
-    return {key: value for key, value in settings.items() if key in taken}
+    return {key: value for key, value in settings.items() if key in taken and key != "problem"}
 
 
 def _experiment(name: str) -> ModuleType:
@@ -201,19 +316,3 @@ def _take_back(folder: Path) -> None:
             place.rmdir()
         except OSError:
             return
-
-
-def explain(mistake: Exception) -> str:
-    """One line for a mistake: what was given, what is allowed, the nearest valid name."""
-    if isinstance(mistake, MissingConfigException) and mistake.options is not None and mistake.missing_cfg_file:
-        group, _, name = mistake.missing_cfg_file.rpartition("/")
-        return str(unknown_name(group, name, mistake.options))
-    cause: Any = mistake.__cause__
-    if isinstance(mistake, ConfigCompositionException) and getattr(cause, "key", None) is not None and cause.parent_node is not None:
-        parent = cause.full_key.rpartition(".")[0]
-        allowed = [key for key in cause.parent_node if key != "hydra"] if isinstance(cause.parent_node, DictConfig) else []
-        return str(unknown_name(f"setting of {parent}" if parent else "setting", str(cause.key), map(str, allowed)))
-    if isinstance(mistake, OverrideParseException):
-        return f"can't read the override '{mistake.override}': write key=value, and quote what holds spaces, brackets or commas."
-    said = mistake if cause is None or isinstance(mistake, InputError) else cause
-    return " ".join(str(said).split())

@@ -6,8 +6,10 @@ Nothing here saves. A drawing function is wrapped in `paper`, which sets sizes a
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -16,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +49,11 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 RATES = "viridis"
 MOST_CURVES = 48
 """More curves than this tell no more; evenly many are left out."""
+
+FEW_CURVES = 6
+"""So many curves have names in a legend and bands of their own; more have a colour scale."""
+
+MOST_PANELS = 6
 
 LABELS = {
     "step": "step t",
@@ -167,32 +175,130 @@ def convergence(
     edge: float | None = None,
     note: str = "",
 ) -> Figure:
-    """A sweep's curves against steps or epochs: a colour a rate, or one line; a band over seeds.
+    """A sweep's curves against steps or epochs, whatever its dimensions are.
+
+    A colour a rate (or a job, coloured by its rate; or the values of the longest other dimension), the median over seeds with a band
+    from the 10 % to the 90 % quantile where few curves are drawn, and a panel for each combination of what remains.
 
     Parameters
     ----------
     theory
-        Predicted values with dims of the sweep's, drawn dashed.
+        Predicted values, with some of the sweep's dimensions, drawn dashed.
     edge
         The stability edge, marked on the colour scale.
     """
-    drawn, panels = figure(width=4.2, height=3.0)
-    axes = panels[0, 0]
-    values = dataset[y].median("seed") if "seed" in dataset[y].dims else dataset[y]
-    bounds = limits(float(np.nanmax(values.isel(step=0))), values.values)
-    if "learning_rate" in values.dims:
-        norm = LogNorm(*_ends(values.learning_rate.values))
-        curves(axes, values, x=x, norm=norm, bounds=bounds)
-        rate_scale(drawn, axes, norm, edge=edge)
-    else:
-        trajectory(axes, dataset[x].values, values.values, bounds=bounds, color=COLORS[5], linewidth=2.2, label="measured")
-    for row in () if theory is None else np.atleast_2d(theory.values):
-        dashed(axes, dataset[x].values, row, bounds=bounds, label="theory")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
-    axes.set(yscale="log", xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y), ylim=bounds)
-    source(drawn, note)
+    values = dataset[y].assign_coords({x: dataset[x]}).fillna(np.inf)
+    of_lines = _line_dimension(values)
+    apart = [dim for dim in values.dims if dim not in (of_lines, "seed", "step")]
+    choices = _choices(values, apart)
+    columns = min(3, len(choices))
+    rows = -(-len(choices) // columns)
+    size = {"width": 4.2, "height": 3.0} if len(choices) == 1 else {"width": 7.2, "height": 0.5 + 2.2 * rows}
+    drawn, panels = figure(columns, rows, **size, sharex=True, sharey=True)
+    middle = values.median("seed") if "seed" in values.dims else values
+    bounds = limits(float(np.max(values.isel(step=0))), middle.values)
+    colors = _line_colors(values, of_lines)
+    for panel, choice in zip(panels.ravel(), choices, strict=False):
+        here = None if theory is None else theory.sel({dim: value for dim, value in choice.items() if dim in theory.dims})
+        _draw_lines(panel, values.sel(choice), of_lines, colors, here, x=x, bounds=bounds)
+        panel.set_title(", ".join(f"{_name(str(dim))} {value:g}" for dim, value in choice.items()))
+        panel.set(yscale="log", ylim=bounds)
+    for panel in panels.ravel()[len(choices) :]:
+        panel.remove()
+    _explain_lines(drawn, panels, colors, theory=theory is not None, edge=edge)
+    for panel in panels[-1]:
+        panel.set_xlabel(LABELS.get(x, x))
+    for panel in panels[:, 0]:
+        panel.set_ylabel(LABELS.get(y, y))
+    shown = math.prod(values.sizes[dim] for dim in apart)
+    said = [note]
+    if "seed" in values.dims:
+        said.append(f"Median of {values.sizes['seed']} seeds" + (", band: 10 % to 90 % quantile." if colors.few else "."))
+    if shown > len(choices):
+        said.append(f"{len(choices)} of {shown} combinations shown.")
+    source(drawn, " ".join(filter(None, said)))
     return drawn
+
+
+def _line_dimension(values: xr.DataArray) -> str | None:
+    free = [str(dim) for dim in values.dims if dim not in ("seed", "step")]
+    preferred = [dim for dim in ("learning_rate", "job") if dim in free]
+    return preferred[0] if preferred else max(free, key=lambda dim: values.sizes[dim], default=None)
+
+
+def _choices(values: xr.DataArray, dims: Sequence[Any]) -> list[dict[Any, Any]]:
+    """The combinations that have a panel: all, or evenly many of them."""
+    every = [dict(zip(dims, combination, strict=True)) for combination in itertools.product(*(values[dim].values for dim in dims))]
+    return [every[index] for index in np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_PANELS)).round().astype(int))]
+
+
+class _Colors(NamedTuple):
+    """What tells lines apart: a number each, its colour, and the scale where there are too many for a legend."""
+
+    numbers: np.ndarray
+    of: Callable[[float], Any]
+    scale: Normalize | None
+    label: str
+
+    @property
+    def few(self) -> bool:
+        return self.scale is None
+
+
+def _line_colors(values: xr.DataArray, of_lines: str | None) -> _Colors:
+    if of_lines is None:
+        return _Colors(np.zeros(1), {0.0: COLORS[0]}.__getitem__, None, "")
+    rate = values.coords.get("learning_rate")
+    name = "learning_rate" if of_lines == "job" and rate is not None and rate.dims == ("job",) else of_lines
+    numbers = np.asarray(values[name].values, dtype=float)
+    different = np.unique(numbers)
+    if len(different) <= FEW_CURVES:
+        ranks = np.linspace(0.0, 0.85, len(different))
+        return _Colors(numbers, lambda number: matplotlib.colormaps[RATES](ranks[np.searchsorted(different, number)]), None, _name(name))
+    logarithmic = different[0] > 0 and (name == "learning_rate" or different[-1] > 10 * different[0])
+    scale = (LogNorm if logarithmic else Normalize)(different[0], different[-1])
+    return _Colors(numbers, lambda number: matplotlib.colormaps[RATES](scale(number)), scale, _name(name))
+
+
+def _draw_lines(
+    axes: Axes,
+    values: xr.DataArray,
+    of_lines: str | None,
+    colors: _Colors,
+    *,
+    x: str,
+    bounds: tuple[float, float],
+    theory: xr.DataArray | None,
+) -> None:
+    order = np.argsort(colors.numbers, kind="stable")
+    width = {"linewidth": 2.0 if colors.few and theory is not None else 0.9, "alpha": 1.0 if len(order) < 20 else 0.7}
+    for index in order[np.unique(np.linspace(0, len(order) - 1, min(len(order), MOST_CURVES)).round().astype(int))]:
+        line = values if of_lines is None else values.isel({of_lines: index})
+        color, across = colors.of(colors.numbers[index]), line[x].values
+        if "seed" in line.dims and colors.few:
+            ends = np.quantile(line.transpose("seed", ...), [0.1, 0.9], axis=0, method="nearest")
+            axes.fill_between(across, *np.clip(ends, 0.1 * bounds[0], 10 * bounds[1]), color=color, alpha=0.18, linewidth=0)
+        middle = line.median("seed") if "seed" in line.dims else line
+        trajectory(axes, across, middle.values, bounds=bounds, color=color, **width)
+        if theory is not None:
+            dashed(axes, across, (theory.isel({of_lines: index}) if of_lines in theory.dims else theory).values, bounds=bounds)
+
+
+def _explain_lines(drawn: Figure, panels: np.ndarray, colors: _Colors, *, theory: bool, edge: float | None) -> None:
+    """A legend for a few lines, a colour scale for many."""
+    handles = []
+    if colors.scale is not None:
+        rate_scale(drawn, panels.ravel().tolist(), colors.scale, edge=edge, label=colors.label)
+    elif colors.label:
+        handles = [Line2D([], [], color=colors.of(number), label=f"{number:.4g}") for number in np.unique(colors.numbers)]
+    if theory:
+        handles.append(Line2D([], [], color="black", linestyle=(0, (3, 2)), linewidth=0.9, label="theory"))
+    if handles:
+        panels[0, -1].legend(handles=handles, title=colors.label if len(handles) > theory else None, title_fontsize=7, loc="best")
+
+
+def _name(dim: str) -> str:
+    return LABELS.get(dim, dim.replace("_", " "))
 
 
 def _ends(values: Sequence[float] | np.ndarray) -> tuple[float, float]:

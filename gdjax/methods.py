@@ -152,6 +152,17 @@ def resolve(
     return Method(name, build, settings), tuple(given for given in numbers if given not in fixed)
 
 
+def is_number(method: str, name: str) -> bool:
+    """Whether `name` is a number of that method which is data, so that runs with different ones share a program.
+
+    >>> is_number("adam", "b1"), is_number("lbfgs", "memory_size"), is_number("sgd", "nesterov")
+    (True, False, False)
+    """
+    build = available().get(method)
+    parameter = inspect.signature(build).parameters.get(name) if build is not None else None
+    return parameter is not None and not _shapes_the_program(name, parameter, 0.0)
+
+
 @functools.cache
 def available() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Every method that has a name, with its builder."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xarray as xr
 
 from gdjax.records import Finding, InputError
@@ -24,7 +25,12 @@ def save_sweep(folder: Path, sweeps: Sweeps) -> None:
 
 
 def open_results(path: str | Path) -> Sweeps:
-    """Open what a run measured, from its folder or from its `sweep.zarr`: a Dataset, or a DataTree of several.
+    """Open what was measured: a Dataset, or a DataTree of several.
+
+    Parameters
+    ----------
+    path
+        A run's folder, a multirun's, that of one of its jobs (which gives that job's part), or a `sweep.zarr`.
 
     Raises
     ------
@@ -33,10 +39,22 @@ def open_results(path: str | Path) -> Sweeps:
     """
     given = Path(path)
     store = given if given.suffix == ".zarr" else given / "sweep.zarr"
+    if not store.is_dir() and given.name.isdigit() and (given.parent / "sweep.zarr").is_dir():
+        return _of_job(open_results(given.parent), int(given.name), given)
     if not store.is_dir():
         raise InputError(f"no results at {store.absolute()}: give a run's folder, or the sweep.zarr in it.")
     tree = xr.open_datatree(store, engine="zarr", consolidated=True)
     return tree if tree.children else tree.to_dataset()
+
+
+def _of_job(results: Sweeps, num: int, given: Path) -> xr.Dataset:
+    """One job's part of a multirun's results."""
+    for group in results.leaves if isinstance(results, xr.DataTree) else [xr.DataTree(results)]:
+        of_group = group.to_dataset()
+        places = np.argwhere(np.asarray(of_group.coords["job"].values == num)) if "job" in of_group.coords else np.empty((0, 0))
+        if len(places):
+            return of_group.isel(dict(zip(of_group["job"].dims, places[0], strict=True)))
+    raise InputError(f"no results of job {num} in {given.parent.absolute()}: it failed, or it ran on its own.")
 
 
 def save_findings(folder: Path, findings: Sequence[Finding]) -> None:
