@@ -53,7 +53,6 @@ def main() -> None:
     """Run the application with the command line's overrides, and exit with its status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets exceptions through, for this function to put in one line
     ConfigStore.instance().store(name="schema", node=OmegaConf.create({"method": OmegaConf.create({}, flags={"struct": False})}))
-    _show_plugins()
     application = Application()
     task = batchable(
         {"learning_rate": _rate, "batch_size": functools.partial(whole, least=1), "seed": functools.partial(whole, least=0)},
@@ -76,13 +75,6 @@ def config_folder() -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parent / "conf"
     return checkout if checkout.is_dir() else package / "conf"
-
-
-def _show_plugins() -> None:
-    """Let Hydra find the launcher where gdjax runs from a checkout; a wheel has it where Hydra looks."""
-    plugins = Path(__file__).resolve().parent / "_plugins"
-    if plugins.is_dir() and str(plugins) not in sys.path:
-        sys.path.append(str(plugins))
 
 
 class Application:

@@ -261,14 +261,7 @@ def _line_colors(values: xr.DataArray, of_lines: str | None) -> _Colors:
 
 
 def _draw_lines(
-    axes: Axes,
-    values: xr.DataArray,
-    of_lines: str | None,
-    colors: _Colors,
-    *,
-    x: str,
-    bounds: tuple[float, float],
-    theory: xr.DataArray | None,
+    axes: Axes, values: xr.DataArray, of_lines: str | None, colors: _Colors, theory: xr.DataArray | None, *, x: str, bounds: Any
 ) -> None:
     order = np.argsort(colors.numbers, kind="stable")
     width = {"linewidth": 2.0 if colors.few and theory is not None else 0.9, "alpha": 1.0 if len(order) < 20 else 0.7}

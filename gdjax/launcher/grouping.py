@@ -59,7 +59,7 @@ class Composer:
             try:
                 job = self.job(num, overrides)
             except Mistake as mistake:
-                raise JobMistake(num, overrides, mistake) from mistake
+                raise JobMistake(num, overrides, mistake) from None
             key = "alone" if job.settled is None else job.settled.key
             groups.setdefault(key, Group(job.template)).jobs.append(job)
         _name(list(groups.values()))

@@ -15,7 +15,7 @@ import xarray as xr
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, setup_globals
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -46,7 +46,7 @@ class Options:
 
     Raises
     ------
-    HydraException
+    CompactHydraException
         For a value that is not allowed.
     """
 
@@ -67,7 +67,7 @@ class Options:
                 raise InputError("hydra.launcher.replicate names one key and how often, e.g. replicate={seed:16,reduce:mean}.")
             whole("hydra.launcher.replicate", self.times)
         except InputError as mistake:
-            raise HydraException(str(mistake)) from mistake
+            raise CompactHydraException(str(mistake)) from mistake
 
     @property
     def reduce(self) -> str:
@@ -209,7 +209,7 @@ class Multirun:
         if key is None:
             return batch
         if key not in batch.numbers:
-            raise HydraException(str(unknown_name("hydra.launcher.replicate", key, batch.numbers)))
+            raise CompactHydraException(str(unknown_name("hydra.launcher.replicate", key, batch.numbers)))
         numbers = {name: np.repeat(column, times) for name, column in batch.numbers.items()}
         numbers[key] = (batch.numbers[key][:, None] + np.arange(times)).ravel()
         return Batch(settings=batch.settings, numbers=numbers)

@@ -13,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -97,7 +97,7 @@ class VmapSweeper(BasicSweeper):
         """All combinations of the values given, in batches."""
         for override in overrides:
             if override.is_sweep_override() and override.is_discrete_sweep() and not any(True for _ in override.sweep_iterator()):
-                raise HydraException(f"{override.input_line} gives no value: there would be no job to run.")
+                raise CompactHydraException(f"{override.input_line} gives no value: there would be no job to run.")
         return BasicSweeper.split_arguments(overrides, max_batch_size)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
