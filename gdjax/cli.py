@@ -13,7 +13,6 @@ import inspect
 import os
 import pkgutil
 import re
-import shutil
 import sys
 import threading
 import time
@@ -91,7 +90,7 @@ class Application:
         try:
             status, objective = run_alone(settings, folder)
         except (InputError, OmegaConfBaseException) as mistake:
-            _take_back(folder)
+            store.take_back(folder, [".hydra"])
             status, objective = _complain(mistake), None
         self.statuses.append(status)
         return objective
@@ -298,13 +297,3 @@ def _say(findings: list[Finding], folder: Path) -> None:
     console = Console()
     console.print(table)
     console.print(f"results: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
-
-
-def _take_back(folder: Path) -> None:
-    """Remove what Hydra laid out for a run that did not take place, and the folders that this leaves empty."""
-    shutil.rmtree(folder / ".hydra", ignore_errors=True)
-    for place in (folder, *folder.parents):
-        try:
-            place.rmdir()
-        except OSError:
-            return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,25 @@ def _of_job(results: Sweeps, num: int, given: Path) -> xr.Dataset:
         if len(places):
             return of_group.isel(dict(zip(of_group["job"].dims, places[0], strict=True)))
     raise InputError(f"no results of job {num} in {given.parent.absolute()}: it failed, or it ran on its own.")
+
+
+def take_back(folder: Path, made: Sequence[str]) -> None:
+    """Remove what was laid out for a run that did not take place, and the folders that this leaves empty, up to the working directory.
+
+    Parameters
+    ----------
+    made
+        The names in `folder` that were made for the run; where there is anything else, nothing is removed.
+    """
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= set(made):
+        return
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    here = Path.cwd()
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place == here or place in here.parents or any(place.iterdir()):
+            return
+        place.rmdir()
 
 
 def save_findings(folder: Path, findings: Sequence[Finding]) -> None:

@@ -19,6 +19,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from gdjax import store
 from gdjax.launcher.batch import Batch, Batchable, Outcome, of_task
 from gdjax.launcher.grouping import Composer, Group
 from gdjax.launcher.mistakes import JobMistake
@@ -153,7 +154,7 @@ class Multirun:
         try:
             groups = self.composer.groups(job_overrides, initial_job_idx)
         except JobMistake:
-            self._take_back()
+            store.take_back(self.folder, ["multirun.yaml"])
             raise
         self._make_folders(groups, len(job_overrides))
         returned: dict[int, JobReturn] = {}
@@ -272,16 +273,6 @@ class Multirun:
             for name, text in job.template.files(job, names) if output is not None else ():
                 with open(inner / name, "w", encoding="utf-8") as file:
                     file.write(text)
-
-    def _take_back(self) -> None:
-        """Leave nothing of a multirun that never ran."""
-        if {path.name for path in self.folder.iterdir()} <= {"multirun.yaml"}:
-            (self.folder / "multirun.yaml").unlink(missing_ok=True)
-            for place in (self.folder, *self.folder.parents):
-                try:
-                    place.rmdir()
-                except OSError:
-                    return
 
 
 def run_here(spec: Batchable, batches: Sequence[tuple[Group, Batch]]) -> Iterator[Outcome | Exception]:
