@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -39,7 +40,7 @@ from gdjax.launcher.batch import Reader, number
 from gdjax.launcher.mistakes import Mistake, explain
 from gdjax.program import Observer
 from gdjax.records import Finding, InputError, Problem, unknown_name, whole
-from gdjax.sweep import sweep
+from gdjax.sweep import check, sweep
 
 MISTAKE, FAILED, HOLDS = 2, 1, 0
 """Exit statuses."""
@@ -56,6 +57,7 @@ def main() -> None:
     task = batchable(
         {"learning_rate": _rate, "batch_size": functools.partial(whole, least=1), "seed": functools.partial(whole, least=0)},
         run=run_batch,
+        check=check_batch,
         accepts=lambda settings: settings.name == "descend",
         also=_number_of_method,
         ran=application.ran,
@@ -135,6 +137,65 @@ def run_alone(settings: DictConfig, folder: Path) -> tuple[int, float | None]:
 
 def run_batch(batch: Batch) -> Outcome:
     """Run jobs that differ in numbers alone, as one sweep."""
+    measured = _measure(_plain(batch))
+    assert isinstance(measured.results, xr.Dataset)
+    final = _final_objective(measured.results)
+    assert final is not None
+    return Outcome(values=final.tolist(), results=measured.results.assign_attrs(seconds=list(measured.seconds.values())))
+
+
+def check_batch(batch: Batch) -> None:
+    """Refuse what `run_batch` would refuse, before anything runs."""
+    plain = _plain(batch)
+    experiment = _experiment(plain["name"])
+    experiment.run(_problem(plain), functools.partial(check, precision=plain["precision"]), **_arguments(experiment, plain))
+
+
+def _plain(batch: Batch) -> dict[str, Any]:
+    """The settings with the jobs' numbers in their places, as axes that go together."""
+    plain: dict[str, Any] = OmegaConf.to_container(batch.settings, throw_on_missing=False)  # pyright: ignore[reportAssignmentType]
+    for key, column in batch.numbers.items():
+        *parents, last = key.split(".")
+        functools.reduce(dict.__getitem__, parents, plain)[last] = xr.DataArray(column, dims="job")
+    return plain
+
+
+def report(self) -> None:
+    """Check and draw what jobs measured together."""
+    for folder in dict.fromkeys(folder for folder, _ in self.sweeps):
+        groups = {name: settings for (place, name), settings in self.sweeps.items() if place == folder}
+        self.statuses.append(report(folder, groups, begun=self.begun))
+
+
+class Measured(NamedTuple):
+    """An experiment that has run."""
+
+    experiment: ModuleType
+    problem: Problem
+    results: xr.Dataset | xr.DataTree
+    seconds: dict[str, float]
+
+
+def run_alone(settings: DictConfig, folder: Path) -> tuple[int, float | None]:
+    """Run one experiment into `folder`; nothing is left there after a mistake of the user's."""
+    begun = time.perf_counter()
+    plain: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # pyright: ignore[reportAssignmentType]
+    measured = _measure(plain)
+    folder.mkdir(parents=True, exist_ok=True)
+    store.save_sweep(folder, measured.results)  # first: whatever fails from here on, the measurement is not lost
+    findings = measured.experiment.check(measured.results, measured.problem)
+    store.save_findings(folder, findings)
+    OmegaConf.save(settings, folder / "config.yaml", resolve=True)
+    _save_figures(measured.experiment.draw(measured.results, measured.problem), folder)
+    seconds = measured.seconds | {"total": time.perf_counter() - begun}
+    store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], plain["precision"], seconds))
+    _say(findings, folder)
+    final = _final_objective(measured.results)
+    return _status(findings), None if final is None or final.size > 1 else final.item()
+
+
+def run_batch(batch: Batch) -> Outcome:
+    """Run jobs that differ in numbers alone, as one sweep."""
     plain: dict[str, Any] = OmegaConf.to_container(batch.settings, throw_on_missing=False)  # pyright: ignore[reportAssignmentType]
     for key, column in batch.numbers.items():
         *parents, last = key.split(".")
@@ -178,7 +239,13 @@ def _measure(plain: dict[str, Any]) -> Measured:
 
 
 def _problem(plain: dict[str, Any]) -> Problem:
-    return problems.named(**{key: value for key, value in plain["problem"].items() if key != "marked_rates"})
+    return _built(json.dumps({key: value for key, value in plain["problem"].items() if key != "marked_rates"}))
+
+
+@functools.lru_cache(maxsize=8)
+def _built(options: str) -> Problem:
+    """A problem, built once for the checks, the runs and the figures of a multirun."""
+    return problems.named(**json.loads(options))
 
 
 def _final_objective(results: xr.Dataset | xr.DataTree) -> np.ndarray | None:

@@ -96,6 +96,45 @@ def sweep(
     >>> ds.objective.dims, ds.diverged_at.values.tolist()
     (('learning_rate', 'step'), [-1, 8])
     """
+    length: Any = {"num_steps": num_steps, "num_epochs": num_epochs, "record_every": record_every}
+    roles, grid, recipe = _planned(problem, method, sampler, axes, start=start, precision=precision, **length)
+    run = functools.partial(program.run, recipe=recipe, budget=memory_budget, observer=observer or program.Observer())
+    variables = _of_a_product(run(grid), roles) if roles.is_product else _of_a_list(run, grid, roles)
+    dataset = xr.Dataset(variables, _coordinates(grid, roles))
+    how_long = {"num_steps": num_steps} if num_epochs is None else {"num_epochs": num_epochs}
+    dataset.attrs = _description(roles) | how_long | {"record_every": record_every or "default", "precision": precision}
+    return dataset
+
+
+def check(
+    problem: Problem | Callable[..., Problem],
+    *,
+    method: str | Callable[..., Any] = "sgd",
+    sampler: str | samplers.Sampler = "reshuffled",
+    num_steps: int | None = None,
+    num_epochs: float | None = None,
+    record_every: int | None = None,
+    start: PyTree = None,
+    precision: str = "float64",
+    **axes: Any,
+) -> None:
+    """Refuse what `sweep` would refuse, and run nothing."""
+    length: Any = {"num_steps": num_steps, "num_epochs": num_epochs, "record_every": record_every}
+    _planned(problem, method, sampler, axes, start=start, precision=precision, **length)
+
+
+def _planned(
+    problem: Any,
+    method: Any,
+    sampler: Any,
+    axes: dict[str, Any],
+    *,
+    num_steps: int | None,
+    num_epochs: float | None,
+    record_every: int | None,
+    start: PyTree,
+    precision: str,
+) -> tuple[_Roles, Grid, Recipe]:
     roles = _roles(problem, method, sampler, axes)
     lengths = _lengths(roles, num_steps=num_steps, num_epochs=num_epochs)
     grid = Grid(
@@ -107,13 +146,7 @@ def sweep(
         lengths=lengths,
         steps=record_steps(list(lengths.values()), record_every, runs=roles.num_runs),
     )
-    recipe = Recipe(method=roles.method, build=roles.build, sampler=roles.sampler, dtype=_checked_precision(precision))
-    run = functools.partial(program.run, recipe=recipe, budget=memory_budget, observer=observer or program.Observer())
-    variables = _of_a_product(run(grid), roles) if roles.is_product else _of_a_list(run, grid, roles)
-    dataset = xr.Dataset(variables, _coordinates(grid, roles))
-    how_long = {"num_steps": num_steps} if num_epochs is None else {"num_epochs": num_epochs}
-    dataset.attrs = _description(roles) | how_long | {"record_every": record_every or "default", "precision": precision}
-    return dataset
+    return roles, grid, Recipe(method=roles.method, build=roles.build, sampler=roles.sampler, dtype=_checked_precision(precision))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,7 @@ class Batchable:
     run: Callable[[Batch], Outcome]
     accepts: Callable[[DictConfig], bool]
     also: Callable[[DictConfig, str], Reader | None] | None = None  # (settings, key) -> how to read it, or None for no number
+    check: Callable[[Batch], None] | None = None  # refuses, before anything runs, what `run` would refuse
     ran: Callable[[Path, str, DictConfig], None] | None = None  # is told of each group of jobs: the multirun's folder, its name, settings
 
 
@@ -78,6 +79,7 @@ def batchable(
     run: Callable[[Batch], Outcome] | None = None,
     accepts: Any = _always,
     also: Any = None,
+    check: Any = None,
     ran: Any = None,
     **numbers: Any,
 ) -> Callable[[Callable[..., Any]], Callable[[DictConfig], Any]]:
@@ -97,6 +99,8 @@ def batchable(
         Of settings: whether jobs with them can run together; by default all can.
     also
         Of settings and a key: how to read the key's number, or None where it is none; for keys that `numbers` leaves out.
+    check
+        Raises an `InputError` for a batch that makes no sense; it is asked of every batch before the first runs.
     ran
         Is told of each group of jobs that has run: the multirun's folder, the group's name in its results, the settings.
     numbers
@@ -125,7 +129,7 @@ def batchable(
             chosen = vmapped(task, readers)
         else:
             chosen = run
-        spec = Batchable(numbers=readers, run=chosen, accepts=accepts, also=also, ran=ran)
+        spec = Batchable(numbers=readers, run=chosen, accepts=accepts, also=also, check=check, ran=ran)
 
         @functools.wraps(task)
         def alone(settings: DictConfig) -> Any:

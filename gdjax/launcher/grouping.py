@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from gdjax.launcher.batch import Batch, Batchable, Reader
 from gdjax.launcher.mistakes import JobMistake, Mistake
 from gdjax.launcher.template import JobFacts, Template, key_of
+from gdjax.records import InputError
 
 LITERAL = re.compile(r"[A-Za-z_][\w.]*=[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 """An override that gives a number, and nothing that Hydra's grammar could take for anything else."""
@@ -62,6 +63,9 @@ class Composer:
                 raise JobMistake(num, overrides, mistake) from None
             key = "alone" if job.settled is None else job.settled.key
             groups.setdefault(key, Group(job.template)).jobs.append(job)
+        for group in groups.values():
+            if group.template.obstacle is None and self.spec.check is not None:
+                _check(group, self.spec.check)
         _name(list(groups.values()))
         return list(groups.values())
 
@@ -108,6 +112,30 @@ class Composer:
         if structural not in self._templates:
             self._templates[structural] = Template(self.compose(list(structural)), structural, self.spec)
         return self._templates[structural]
+
+
+def _check(group: Group, check: Callable[[Batch], None]) -> None:
+    """Find the first job that makes no sense: the last of the shortest run of jobs that is refused."""
+    batch = group.batch()
+
+    def refused(num_jobs: int) -> InputError | None:
+        try:
+            check(batch.part(slice(num_jobs)))
+        except InputError as mistake:
+            return mistake
+        return None
+
+    if (mistake := refused(len(group.jobs))) is None:
+        return
+    good, bad = 0, len(group.jobs)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if (found := refused(middle)) is None:
+            good = middle
+        else:
+            bad, mistake = middle, found
+    job = group.jobs[bad - 1]
+    raise JobMistake(job.num, job.overrides, mistake)
 
 
 def _number(job: JobFacts, key: str) -> int | float:

@@ -81,7 +81,7 @@ def arranged(named: xr.Dataset, labels: Mapping[str, np.ndarray]) -> xr.Dataset:
         if "job" not in variable.dims:
             return variable.dims, variable.values
         array = variable.values if in_order else variable.values[order]
-        return (*dims, *variable.dims[1:]), array.reshape(*dims.values(), *array.shape[1:])
+        return (*dims, *variable.dims[1:]), array.reshape((*dims.values(), *array.shape[1:]))
 
     coordinates = {str(name): _without_repetition(*folded(named[name].variable), dims) for name in named.coords if name not in labels}
     coordinates |= {name: (name, values) if name in dims else values[0] for name, (values, _) in coded.items()}
