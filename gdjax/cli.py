@@ -160,53 +160,6 @@ def _plain(batch: Batch) -> dict[str, Any]:
     return plain
 
 
-def report(self) -> None:
-    """Check and draw what jobs measured together."""
-    for folder in dict.fromkeys(folder for folder, _ in self.sweeps):
-        groups = {name: settings for (place, name), settings in self.sweeps.items() if place == folder}
-        self.statuses.append(report(folder, groups, begun=self.begun))
-
-
-class Measured(NamedTuple):
-    """An experiment that has run."""
-
-    experiment: ModuleType
-    problem: Problem
-    results: xr.Dataset | xr.DataTree
-    seconds: dict[str, float]
-
-
-def run_alone(settings: DictConfig, folder: Path) -> tuple[int, float | None]:
-    """Run one experiment into `folder`; nothing is left there after a mistake of the user's."""
-    begun = time.perf_counter()
-    plain: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # pyright: ignore[reportAssignmentType]
-    measured = _measure(plain)
-    folder.mkdir(parents=True, exist_ok=True)
-    store.save_sweep(folder, measured.results)  # first: whatever fails from here on, the measurement is not lost
-    findings = measured.experiment.check(measured.results, measured.problem)
-    store.save_findings(folder, findings)
-    OmegaConf.save(settings, folder / "config.yaml", resolve=True)
-    _save_figures(measured.experiment.draw(measured.results, measured.problem), folder)
-    seconds = measured.seconds | {"total": time.perf_counter() - begun}
-    store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], plain["precision"], seconds))
-    _say(findings, folder)
-    final = _final_objective(measured.results)
-    return _status(findings), None if final is None or final.size > 1 else final.item()
-
-
-def run_batch(batch: Batch) -> Outcome:
-    """Run jobs that differ in numbers alone, as one sweep."""
-    plain: dict[str, Any] = OmegaConf.to_container(batch.settings, throw_on_missing=False)  # pyright: ignore[reportAssignmentType]
-    for key, column in batch.numbers.items():
-        *parents, last = key.split(".")
-        functools.reduce(dict.__getitem__, parents, plain)[last] = xr.DataArray(column, dims="job")
-    measured = _measure(plain)
-    assert isinstance(measured.results, xr.Dataset)
-    final = _final_objective(measured.results)
-    assert final is not None
-    return Outcome(values=final.tolist(), results=measured.results.assign_attrs(seconds=list(measured.seconds.values())))
-
-
 def report(folder: Path, groups: dict[str, DictConfig], *, begun: float) -> int:
     """Check and draw the results of a multirun, and give its status."""
     opened = store.open_results(folder)
