@@ -267,7 +267,7 @@ def _draw_lines(
     width = {"linewidth": 2.0 if colors.few and theory is not None else 0.9, "alpha": 1.0 if len(order) < 20 else 0.7}
     for index in order[np.unique(np.linspace(0, len(order) - 1, min(len(order), MOST_CURVES)).round().astype(int))]:
         line = values if of_lines is None else values.isel({of_lines: index})
-        color, across = colors.of(colors.numbers[index]), line[x].values
+        color, across = colors.of(float(colors.numbers[index])), line[x].values
         if "seed" in line.dims and colors.few:
             ends = np.quantile(line.transpose("seed", ...), [0.1, 0.9], axis=0, method="nearest")
             axes.fill_between(across, *np.clip(ends, 0.1 * bounds[0], 10 * bounds[1]), color=color, alpha=0.18, linewidth=0)

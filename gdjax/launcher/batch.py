@@ -138,7 +138,7 @@ def batchable(
             (value,) = chosen(one(settings, spec)).values
             return value
 
-        alone.batchable = spec  # pyright: ignore[reportFunctionMemberAccess]  (Hydra hands the launcher this function)
+        vars(alone)["batchable"] = spec  # Hydra hands the launcher this function
         return alone
 
     return declare
@@ -173,10 +173,12 @@ def masked(resolved: DictConfig, keys: Any) -> DictConfig:
 
 
 def _reader(key: str, kind: Any) -> Reader:
-    read = {float: number, int: integer}.get(kind, kind)
-    if not callable(read):
+    known: dict[Any, Reader] = {float: number, int: integer}
+    if kind in known:
+        return known[kind]
+    if not callable(kind):
         raise InputError(f"{key}={kind!r} is not allowed: a declared number is float, int, or a function of key and value.")
-    return read
+    return kind
 
 
 def _check_signature(task: Callable[..., Any], readers: Mapping[str, Reader]) -> None:

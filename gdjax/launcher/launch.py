@@ -116,7 +116,7 @@ class Launched(JobReturn):
         return OmegaConf.masked_copy(self._full(), "hydra")
 
     @property
-    def return_value(self) -> Any:
+    def return_value(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What the task returned; what it raised is raised."""
         if isinstance(self._return_value, Exception):
             raise self._return_value
@@ -200,7 +200,7 @@ class Multirun:
             return
         nums = np.repeat([job.num for job in group.jobs], self.options.times)
         worked = np.concatenate([np.full(len(part), isinstance(outcome, Outcome)) for part, outcome in done])
-        together = results[0] if len(results) == 1 else xr.concat(results, dim="job")
+        together: Any = results[0] if len(results) == 1 else xr.concat(results, dim="job")
         self.archive.add(group.name, together, {key: column[worked] for key, column in batch.numbers.items()}, nums[worked].tolist())
         if spec.ran is not None:
             spec.ran(self.folder, group.name, batch.settings)
@@ -235,7 +235,7 @@ class Multirun:
         assert job.settled is not None
         result = Launched(job, value, folder=self.folder)
         failed = isinstance(value, Exception)
-        numbers = job.settled.numbers | {key: one.number for key, one in job.given.items()}
+        numbers: dict[str, Any] = job.settled.numbers | {key: one.number for key, one in job.given.items()}
         self.rows.append(
             {"job": job.num}
             | ({"group": group.name} if group.name else {})

@@ -49,8 +49,9 @@ class Archive:
         self.fresh = {}
 
     def _together(self, name: str) -> xr.Dataset:
-        parts = [part[name] for part in (self.saved, self.fresh) if name in part]
-        return parts[0] if len(parts) == 1 else xr.concat(parts, dim="job")
+        parts: list[Any] = [part[name] for part in (self.saved, self.fresh) if name in part]
+        whole: Any = parts[0] if len(parts) == 1 else xr.concat(parts, dim="job")
+        return whole
 
     def _write(self, groups: Mapping[str, xr.Dataset]) -> None:
         whole = next(iter(groups.values())) if len(groups) == 1 else xr.DataTree.from_dict(dict(groups))

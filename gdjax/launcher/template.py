@@ -57,7 +57,7 @@ class Template:
         self._given: dict[str, Given] = {}
         self._settled: dict[Any, Settled] = {}
         self._texts: dict[Any, Text] = {}
-        self.choices = dict(override.partition("=")[::2] for override in structural)
+        self.choices: dict[str, str] = {key_of(override): override.partition("=")[2] for override in structural}
 
     @functools.cached_property
     def obstacle(self) -> str | None:

@@ -65,7 +65,7 @@ class VmapLauncher(Launcher):
         """Take what the jobs share."""
         from gdjax.launcher.launch import Multirun, Options
 
-        options = {key: dict(value or {}) if key == "replicate" else value for key, value in self.options.items()}
+        options: Any = {key: dict(value or {}) if key == "replicate" else value for key, value in self.options.items()}
         self.multirun = Multirun(hydra_context, task_function, config, Options(**options), self._runner(hydra_context, config))
 
     def _runner(self, context: HydraContext, config: DictConfig) -> Any:
