@@ -172,7 +172,7 @@ def masked(resolved: DictConfig, keys: Any) -> DictConfig:
     return resolved
 
 
-def _reader(key: str, kind: Any) -> Reader:
+def _reader(key: str, kind: Any) -> Any:
     known: dict[Any, Reader] = {float: number, int: integer}
     if kind in known:
         return known[kind]
