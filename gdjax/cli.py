@@ -64,7 +64,7 @@ def main() -> None:
     )(application.run)
     statuses = []
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+        hydra.main(config_path=str(config_folder()), config_name="config", **_hydra_defaults())(task)()
     except Mistake as mistake:
         statuses.append(_complain(mistake))
     application.report()
@@ -76,6 +76,11 @@ def config_folder() -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parent / "conf"
     return checkout if checkout.is_dir() else package / "conf"
+
+
+def _hydra_defaults() -> dict[str, str]:
+    """Hydra 1.3 asks for the version whose defaults are meant, and 1.4 asks to leave that away."""
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 
 class Application:

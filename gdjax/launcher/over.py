@@ -42,7 +42,7 @@ class Over:
         if not batches:
             return
         config = copy.deepcopy(self.config)
-        with read_write(config), open_dict(config):
+        with read_write(config), read_write(config.hydra), open_dict(config.hydra):
             config.hydra.launcher = self.inner
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=self.context.config_loader, callbacks=Callbacks()),

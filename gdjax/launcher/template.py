@@ -123,7 +123,8 @@ class Template:
         self.put(config, job.given)
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num, config.hydra.job.id = job.num, str(job.num)
-            config.hydra.job.override_dirname = self.override_dirname(job.overrides)
+            if not OmegaConf.is_interpolation(config.hydra.job, "override_dirname"):  # as it is from Hydra 1.4 on
+                config.hydra.job.override_dirname = self.override_dirname(job.overrides)
             config.hydra.overrides.task = task_overrides(job.overrides)
             if job.folder is not None:
                 config.hydra.runtime.output_dir = str(job.folder)
@@ -177,8 +178,9 @@ class Template:
             holes = {key: f"k{place}" for place, key in enumerate(keys)}
         else:
             container["hydra"]["overrides"]["task"] = overrides
-            holes = {"hydra.job.num": "num", "hydra.job.id": "id", "hydra.job.override_dirname": "dirname"}
-            holes["hydra.runtime.output_dir"] = "dir"
+            holes = {"hydra.job.num": "num", "hydra.job.id": "id", "hydra.runtime.output_dir": "dir"}
+            if not OmegaConf.is_interpolation(self.config.hydra.job, "override_dirname"):
+                holes["hydra.job.override_dirname"] = "dirname"
         for key, hole in holes.items():
             *parents, last = key.split(".")
             functools.reduce(lambda node, part: node[part], parents, container)[last] = HOLE.format(hole)
