@@ -41,14 +41,13 @@ class Over:
         """Run batches, each as one of the other launcher's jobs."""
         if not batches:
             return
+        context = HydraContext(config_loader=self.context.config_loader, callbacks=Callbacks())
+        task = BatchTask(spec.run, [batch for _, batch in batches])
         config = copy.deepcopy(self.config)
         with read_write(config), read_write(config.hydra), open_dict(config.hydra):
             config.hydra.launcher = self.inner
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=HydraContext(config_loader=self.context.config_loader, callbacks=Callbacks()),
-            task_function=BatchTask(spec.run, [batch for _, batch in batches]),
-            config=config,
-        )
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+        launcher.setup(hydra_context=context, task_function=task, config=self.config)  # a job of another launcher is refused by Hydra 1.4
         quiet = ["hydra.sweep.subdir=.", "hydra.output_subdir=null"]  # jobs' folders are made here
         returned = launcher.launch([[*group.template.structural, *quiet] for group, _ in batches], initial_job_idx=0)
         for result in returned:

@@ -6,6 +6,7 @@ Every Hydra application in the environment imports this module, so that it impor
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,29 +28,25 @@ OPTIONS = {
     "worst": float("inf"),  # what a sweeper is told where the objective is not finite
     "replicate": {},  # {seed: 16, reduce: mean}: each job so many times, its objective the mean or the median
 }
-BASIC = "hydra._internal.core_plugins."
 HERE = "hydra_plugins.gdjax_vmap."
 
-store = ConfigStore.instance().store
-store(group="hydra/launcher", name="vmap", node={"_target_": HERE + "VmapLauncher", **OPTIONS}, provider="gdjax")
-store(
-    group="hydra/launcher",
-    name="vmap_over",
-    node={
+NODES = {
+    ("hydra/launcher", "vmap"): {"_target_": HERE + "VmapLauncher", **OPTIONS},
+    ("hydra/launcher", "vmap_over"): {
         "defaults": [{"/hydra/launcher@inner": "basic"}],
         "_target_": HERE + "VmapOverLauncher",
         "_recursive_": False,
         "inner": {},
         **OPTIONS,
     },
-    provider="gdjax",
-)
-store(
-    group="hydra/sweeper",
-    name="vmap",
-    node={"_target_": HERE + "VmapSweeper", "max_batch_size": None, "params": None},
-    provider="gdjax",
-)
+    ("hydra/sweeper", "vmap"): {"_target_": HERE + "VmapSweeper", "max_batch_size": None, "params": None},
+}
+"""What Hydra may be asked for."""
+
+store = ConfigStore.instance().store
+again: Any = {"replace": True} if "replace" in inspect.signature(store).parameters else {}  # 1.4 may import this module twice
+for (group, name), node in NODES.items():
+    store(group=group, name=name, node=node, provider="gdjax", **again)
 
 
 class VmapLauncher(Launcher):
