@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 import gdjax
-from experiments import batch_size, descend, learning_rate
+from experiments import batch_size, descend, learning_rate, normal_equations
 from gdjax import cli, problems, store
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -20,8 +20,9 @@ SMALL = {
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
+    "normal_equations": {},
 }
-MODULES = {module.__name__.rpartition(".")[2]: module for module in (batch_size, descend, learning_rate)}
+MODULES = {module.__name__.rpartition(".")[2]: module for module in (batch_size, descend, learning_rate, normal_equations)}
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 
 
