@@ -146,6 +146,16 @@ MINIBATCH_OBJECTIVE_AFTER = {
 }
 MINIBATCH_FIRST_INDICES = [29, 5, 73, 56, 50, 43, 39, 59, 62, 78, 68, 6, 60, 74, 51, 14]  # N20
 
+# N30: condition number, and steps to 1e-6 of the start's suboptimality at the rate 2 / (L + mu), by version of the notebook's feature
+NOTEBOOK_VERSIONS = {
+    "raw": (137.6540762475984, 476),
+    "x / 10": (18.819343257945707, 65),
+    "x / std": (22.21974120308439, 77),
+    "centred": (8.544303797468356, 30),
+    "standardised": (1.0000000000000007, 1),
+    "to [−1, 1]": (2.9259259259259256, 10),
+}
+
 # C01: f = x' diag(geomspace(0.01, 1, 50)) x / 2 from x_0 = 1, f after t updates; L = 1, mu = 0.01
 SPECTRUM_AT_START = 5.523282560115838
 SPECTRUM_GRADIENT_DESCENT = {  # by learning rate
@@ -208,3 +218,4 @@ BREAST_CANCER_FIRST_PARAMS = [0.49526969109017205, -0.4160541730432581, -0.45497
 BREAST_CANCER_STRONG_CONVEXITY = 0.009708760338492217  # at the minimizer
 BREAST_CANCER_SMOOTHNESS = 3.330401920564478  # the global bound lambda_max(X'X/n) / 4 + 0.01
 BREAST_CANCER_ACCURACY = 0.9859402460456942
+DIABETES_STANDARDISED_STEPS = 1313  # to 1e-6 of the start's suboptimality, at the rate 2 / (L + mu)

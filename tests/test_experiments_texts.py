@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import normal_equations
-from gdjax import problems, theory
+from experiments import feature_scaling, loss_landscape, normal_equations
+from gdjax import analysis, problems, theory
 from gdjax.records import InputError
 from gdjax.sweep import sweep
 from tests import reference
@@ -23,7 +23,17 @@ def solved():
     return normal_equations.run(problems.notebook_line(), sweep)
 
 
-@pytest.mark.parametrize("module", [normal_equations])
+@pytest.fixture(scope="module")
+def landscape():
+    return loss_landscape.run(problems.notebook_line(), sweep, learning_rate=[0.001, 0.01, 0.05, 0.2], grid_size=41)
+
+
+@pytest.fixture(scope="module")
+def versions():
+    return feature_scaling.run(problems.notebook_line(), sweep)
+
+
+@pytest.mark.parametrize("module", [feature_scaling, loss_landscape, normal_equations])
 def test_an_experiment_on_least_squares_refuses_anything_else(module):
     for other in (problems.from_loss(square, np.ones(3), np.zeros(())), problems.designed_spectrum([1.0, 2.0])):
         with pytest.raises(InputError, match=f"about linear least squares, which {other.name} is not"):
@@ -74,3 +84,118 @@ def test_descent_that_ends_elsewhere_would_be_found(monkeypatch):
     errors = theory.gradient_descent_errors
     monkeypatch.setattr(theory, "gradient_descent_errors", lambda modes, rate, steps: errors(modes, 1.001 * rate, steps))
     assert any("end at the closed form" in claim for claim in lost(normal_equations.check(results, problem)))
+
+
+def test_the_surface_is_the_notebooks(landscape):
+    surface = landscape["surface"].objective
+    axes = float(surface.across[20]), float(surface.upward[20])
+    np.testing.assert_allclose(axes, reference.NOTEBOOK_MINIMIZER[::-1], rtol=1e-10)  # the slope across, the intercept upward
+    np.testing.assert_allclose(surface[20, 20], reference.NOTEBOOK_MINIMUM, rtol=1e-10)
+    curvature = loss_landscape.quadratic_fit(landscape["surface"].to_dataset())[0]
+    gram = np.linalg.eigvalsh(curvature) / 2
+    np.testing.assert_allclose(gram, reference.NOTEBOOK_GRAM_EIGENVALUES, rtol=1e-9)
+
+
+def test_the_notebooks_marker_is_where_its_run_diverged_to(landscape):
+    ends = landscape["rates"].params
+    np.testing.assert_allclose(ends.sel(learning_rate=0.05), reference.DIVERGED_PARAMS_AFTER_400, rtol=1e-9)
+    np.testing.assert_allclose(ends.sel(learning_rate=0.01), reference.NOTEBOOK_PARAMS_AFTER_400, rtol=1e-9)
+    assert not np.isfinite(ends.sel(learning_rate=0.2)).all()
+
+
+def test_a_path_begins_at_the_start_and_ends_where_the_run_does(landscape):
+    for name in ("rates", *loss_landscape.METHODS):
+        paths = landscape[name].to_dataset()
+        assert not paths.path.isel(drawn=0).values.any()
+        np.testing.assert_array_equal(paths.path.isel(drawn=-1), paths.params)
+
+
+def test_a_path_of_another_rate_would_be_found(monkeypatch, landscape):
+    problem = problems.notebook_line()
+    assert lost(loss_landscape.check(landscape, problem)) == []
+    errors = theory.gradient_descent_errors
+    monkeypatch.setattr(theory, "gradient_descent_errors", lambda modes, rate, steps: errors(modes, 1.001 * rate, steps))
+    claims = lost(loss_landscape.check(landscape, problem))
+    assert any("left of the error" in claim for claim in claims)
+    assert any("past the edge" in claim for claim in claims)
+
+
+def test_a_surface_of_another_shape_would_be_found(landscape):
+    problem, bent = problems.notebook_line(), landscape.copy()
+    surface = bent["surface"].to_dataset()
+    bent["surface"] = surface.assign(objective=surface.objective + 1e-4 * surface.across**4 - 0.01)
+    claims = lost(loss_landscape.check(bent, problem))
+    assert any("axis ratio" in claim for claim in claims)
+    assert any("is that quadratic" in claim for claim in claims)
+    assert any("below the minimum" in claim for claim in claims)
+
+
+def test_a_plane_of_two_parameters_is_needed():
+    with pytest.raises(InputError, match="two parameters"):
+        loss_landscape.run(problems.least_squares(np.arange(5.0), np.arange(5.0), False), sweep)
+
+
+def test_more_parameters_than_two_are_seen_in_the_plane_of_the_extreme_eigenvectors():
+    problem = problems.random_linear()
+    plane = loss_landscape.plane_of(problem)
+    hessian = 2 * problem.data[0].T @ problem.data[0] / 500
+    np.testing.assert_allclose(
+        plane.directions @ hessian @ plane.directions.T, np.diag([problem.strong_convexity, problem.smoothness]), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("version", reference.NOTEBOOK_VERSIONS)
+def test_a_version_of_the_notebooks_feature_takes_the_reference_steps(versions, version):
+    one = versions["given"].to_dataset().sel(version=version)
+    kappa, steps = reference.NOTEBOOK_VERSIONS[version]
+    np.testing.assert_allclose(one.condition_number, kappa, rtol=1e-8)
+    assert int(analysis.steps_to_tolerance(one, 1e-6)) == steps == theory.steps_at_optimal_rate(kappa, 1e-6)
+
+
+def test_standardised_diabetes_takes_the_reference_steps(versions):
+    compared = versions["compared"].to_dataset()
+    one = compared.sel(version="standardised")
+    assert int(analysis.steps_to_tolerance(one, 1e-6)) == reference.DIABETES_STANDARDISED_STEPS
+    np.testing.assert_allclose(one.condition_number, reference.DIABETES_STANDARDISED_GRAM[2], rtol=1e-8)
+    np.testing.assert_allclose(compared.condition_number.sel(version="raw"), reference.DIABETES_RAW_GRAM[2], rtol=1e-6)
+    np.testing.assert_allclose(compared.minimum, reference.DIABETES_MINIMUM, rtol=1e-9)
+
+
+def test_all_findings_of_both_data_sets_hold(versions):
+    assert lost(feature_scaling.check(versions, problems.notebook_line())) == []
+
+
+def test_a_rate_for_the_loss_without_its_factor_two_would_be_found(monkeypatch, versions):
+    problem = problems.notebook_line()
+    best = theory.optimal_rate
+    monkeypatch.setattr(theory, "optimal_rate", lambda L, mu: best(L, mu) / 2)  # of half the loss
+    results = feature_scaling.run(problem, sweep, compare=None)
+    assert any("most steps of any version" in claim for claim in lost(feature_scaling.check(results, problem)))
+
+
+def test_a_transform_that_changes_the_fit_would_be_found(monkeypatch):
+    problem = problems.notebook_line()
+    monkeypatch.setitem(feature_scaling.SHIFTS, "centred", np.square)
+    results = feature_scaling.run(problem, sweep, compare=None)
+    assert any("one minimum" in claim for claim in lost(feature_scaling.check(results, problem)))
+
+
+def test_what_only_an_intercept_can_undo_is_left_away_without_one():
+    X, y = np.random.default_rng(0).normal(size=(20, 2)) + 3.0, np.arange(20.0)
+    assert list(feature_scaling.versions(problems.least_squares(X, y, False))) == list(feature_scaling.SCALINGS)
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, "small"])
+def test_a_tolerance_that_makes_no_sense_is_named(tolerance):
+    with pytest.raises(InputError, match=f"tolerance={tolerance} is not allowed"):
+        feature_scaling.run(problems.notebook_line(), sweep, tolerance=tolerance)
+
+
+def test_constant_and_collinear_columns_are_transformed_too():
+    x = np.linspace(0.0, 1.0, 30)
+    with pytest.warns(UserWarning, match="collinear"):
+        problem = problems.least_squares(np.stack([x, np.ones(30), 2.0 * x], axis=1), x + 1.0)
+    with pytest.warns(UserWarning, match="collinear"):
+        results = feature_scaling.run(problem, sweep, compare=None)
+    with pytest.warns(UserWarning, match="collinear"):
+        assert lost(feature_scaling.check(results, problem)) == []
