@@ -83,7 +83,17 @@ def run(
     tolerance: float = 1e-6,
     compare: str | None = "diabetes",
 ) -> xr.DataTree:
-    """Descend on every version of the features, each at its own best rate, and on pairs of features over their correlation."""
+    """Descend on every version of the features, each at its own best rate, and on pairs of features over their correlation.
+
+    Parameters
+    ----------
+    num_steps
+        Of every run. A version that needs more is compared so far; how many it needs is computed.
+    tolerance
+        Of the suboptimality, relative to the start's.
+    compare
+        A data set by name, to transform beside the problem's own; None for none.
+    """
     if not theory.is_least_squares(problem):
         raise InputError(f"experiment feature_scaling is about linear least squares, which {problem.name} is not.")
     if not isinstance(tolerance, Real) or not 0 < tolerance < 1:

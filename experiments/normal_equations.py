@@ -57,7 +57,9 @@ def cholesky(X: Float[Array, "n p"], y: Float[Array, " n"]) -> Float[Array, " p"
 
 
 def qr(X: Float[Array, "n p"], y: Float[Array, " n"]) -> Float[Array, " p"]:
-    """Solve R theta = Q'y with X = QR."""
+    """Solve R theta = Q'y with X = QR; NaN where X has fewer rows than columns."""
+    if X.shape[0] < X.shape[1]:
+        return jnp.full(X.shape[1], jnp.nan)
     Q, R = jnp.linalg.qr(X)
     return jax.scipy.linalg.solve_triangular(R, Q.T @ y)
 
@@ -118,7 +120,7 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
 def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     """The data with the solution; errors against the condition number, without a residual and with one as large as the fit."""
     drawn, panels = figures.figure(3, width=7.2, height=2.8, gridspec_kw={"width_ratios": (0.9, 1, 1)})
-    _draw_fit(panels[0, 0], problem, results["solved"].to_dataset().solution.sel(solver="QR").values)
+    _draw_fit(panels[0, 0], problem, results["solved"].to_dataset().solution.sel(solver="SVD").values)
     designs = results["designs"].to_dataset()
     for axes, residual in zip(panels[0, 1:], designs.residual.values, strict=True):
         _draw_errors(axes, designs.relative_error.sel(residual=residual))

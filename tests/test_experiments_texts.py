@@ -1,5 +1,8 @@
 """The experiments on what the two source texts say, against numbers computed independently, and with a constant broken on purpose."""
 
+import functools
+import warnings
+
 import numpy as np
 import pytest
 
@@ -130,9 +133,13 @@ def test_a_surface_of_another_shape_would_be_found(landscape):
     assert any("below the minimum" in claim for claim in claims)
 
 
-def test_a_plane_of_two_parameters_is_needed():
-    with pytest.raises(InputError, match="two parameters"):
-        loss_landscape.run(problems.least_squares(np.arange(5.0), np.arange(5.0), False), sweep)
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_bowl_needs_two_directions(intercept):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        problem = problems.least_squares(np.full(5, 2.0), np.arange(5.0), intercept)  # constant: collinear with the intercept
+    with pytest.raises(InputError, match="two directions in which J bends"):
+        loss_landscape.run(problem, sweep)
 
 
 def test_more_parameters_than_two_are_seen_in_the_plane_of_the_extreme_eigenvectors():
@@ -191,11 +198,43 @@ def test_a_tolerance_that_makes_no_sense_is_named(tolerance):
         feature_scaling.run(problems.notebook_line(), sweep, tolerance=tolerance)
 
 
-def test_constant_and_collinear_columns_are_transformed_too():
+@pytest.mark.filterwarnings("ignore:the columns of X are collinear")
+@pytest.mark.parametrize("module", [feature_scaling, loss_landscape, normal_equations])
+def test_constant_and_collinear_columns_are_judged_too(module):
     x = np.linspace(0.0, 1.0, 30)
-    with pytest.warns(UserWarning, match="collinear"):
-        problem = problems.least_squares(np.stack([x, np.ones(30), 2.0 * x], axis=1), x + 1.0)
-    with pytest.warns(UserWarning, match="collinear"):
-        results = feature_scaling.run(problem, sweep, compare=None)
-    with pytest.warns(UserWarning, match="collinear"):
-        assert lost(feature_scaling.check(results, problem)) == []
+    problem = problems.least_squares(np.stack([x, np.ones(30), 2.0 * x], axis=1), x + 1.0)
+    assert lost(module.check(module.run(problem, sweep), problem)) == []
+
+
+@pytest.mark.parametrize("module", [feature_scaling, loss_landscape, normal_equations])
+@pytest.mark.filterwarnings("ignore:the columns of X are collinear")
+def test_more_parameters_than_examples_are_judged_and_drawn_too(module):
+    rng = np.random.default_rng(0)
+    problem = problems.least_squares(rng.normal(size=(10, 15)), rng.normal(size=10))
+    results = module.run(problem, sweep)
+    assert lost(module.check(results, problem)) == []
+    module.draw(results, problem)
+
+
+@pytest.mark.parametrize("module", [feature_scaling, loss_landscape, normal_equations])
+def test_float32_has_its_own_tolerance(module):
+    problem = problems.notebook_line()
+    results = module.run(problem, functools.partial(sweep, precision="float32"))
+    assert lost(module.check(results, problem)) == []
+
+
+def test_a_bound_without_its_factor_two_would_be_found(monkeypatch, versions):
+    steps = theory.steps_at_optimal_rate
+    monkeypatch.setattr(theory, "steps_at_optimal_rate", lambda kappa, tolerance: 2 * steps(kappa, tolerance))  # of the distance
+    claims = lost(feature_scaling.check(versions, problems.notebook_line()))
+    assert any("most steps of any version" in claim for claim in claims)
+    assert any("two standardised features" in claim for claim in claims)
+
+
+def test_points_of_another_run_would_be_found(landscape):
+    mixed = landscape.copy()
+    paths = mixed["heavy_ball"].to_dataset()
+    mixed["heavy_ball"] = paths.assign(path=paths.path.roll(drawn=1))
+    assert lost(loss_landscape.check(mixed, problems.notebook_line())) == [
+        "paths of every rate and method: each one's points are those of one run, deviation in distance (absolute)"
+    ]

@@ -115,3 +115,22 @@ def test_collinear_columns_keep_the_moments_of_their_span(line):
     single = problems.least_squares(np.sqrt(2) * X[:, 1], y)  # what two equal columns are, by least norm
     assert theory.mean_square_edge(doubled, 4) == pytest.approx(theory.mean_square_edge(single, 4), rel=1e-9)
     assert theory.noise_floor(doubled, 0.002, 4) == pytest.approx(theory.noise_floor(single, 0.002, 4), rel=1e-8)
+
+
+def test_what_is_left_along_each_eigenvector_makes_up_the_suboptimality(notebook):
+    modes, rates, steps = theory.modes(notebook), [0.001, 0.02, 0.05], [0, 1, 10, 300]
+    left = theory.gradient_descent_errors(modes, rates, steps)
+    np.testing.assert_allclose(0.5 * left**2 @ modes.curvatures, theory.gradient_descent(modes, rates, steps), rtol=1e-12)
+
+
+def test_steps_to_a_tolerance_are_the_first_that_reach_it(notebook):
+    modes = theory.modes(notebook)
+    for rate in (0.001, 0.01, 0.028):
+        curve = theory.gradient_descent(modes, rate, np.arange(20_000))[0]
+        for tolerance in (0.5, 1e-3, 1e-6):
+            assert theory.steps_to_tolerance(modes, rate, tolerance) == np.argmax(curve <= tolerance * curve[0])
+
+
+def test_steps_at_the_optimal_rate_hold_for_every_condition_number():
+    assert theory.steps_at_optimal_rate([1.0, 3.0], 1e-6).tolist() == [1, 10]  # (1/2)^20 < 1e-6 < (1/2)^18
+    assert theory.steps_at_optimal_rate(1e14, np.exp(-4.0)) == pytest.approx(1e14, rel=1e-9)  # ln((k - 1) / (k + 1)) -> -2 / k
