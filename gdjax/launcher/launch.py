@@ -89,9 +89,9 @@ class Options:
 class Launched(JobReturn):
     """What Hydra is told of a job; its configurations are made when they are asked for, which takes 8 ms each."""
 
-    def __init__(self, job: JobFacts, value: Any, *, folder: Path) -> None:
+    def __init__(self, job: JobFacts, value: Any, *, folder: Path, shared: dict[str, str]) -> None:
+        vars(self).update(shared)
         self.overrides = list(job.overrides)
-        self.working_dir, self.task_name = os.getcwd(), JobRuntime.instance().get("name")
         self.status = JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED
         self._return_value = value
         self._job, self._folder = job, folder
@@ -134,6 +134,7 @@ class Multirun:
         self.folder = Path(os.path.abspath(str(config.hydra.sweep.dir)))
         self.archive = Archive(self.folder)
         self.rows: list[dict[str, Any]] = []
+        self.shared = {"working_dir": os.getcwd(), "task_name": JobRuntime.instance().get("name")}
         spec = of_task(task)
         self.composer = None if spec is None else Composer(self._compose, spec)
 
@@ -233,7 +234,7 @@ class Multirun:
 
     def _finished(self, job: JobFacts, group: Group, value: Any) -> JobReturn:
         assert job.settled is not None
-        result = Launched(job, value, folder=self.folder)
+        result = Launched(job, value, folder=self.folder, shared=self.shared)
         failed = isinstance(value, Exception)
         numbers: dict[str, Any] = job.settled.numbers | {key: one.number for key, one in job.given.items()}
         self.rows.append(
