@@ -24,6 +24,9 @@ OF_ONE_JOB = re.compile(r"\$\{hydra:(job\.(num|id|override_dirname)|runtime\.out
 
 HOLE = "GDJAX{}HOLE"
 
+PLAIN = re.compile(r"[A-Za-z_/][\w./,+-]*[=/][\w./=,+-]*", re.ASCII)
+"""A path or an override of which YAML can make nothing but a string; to ask it takes 0.2 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -132,9 +135,15 @@ class Template:
 
     def override_dirname(self, overrides: Sequence[str]) -> str:
         """Hydra's name for a job: its overrides in order, those of excluded keys left out."""
+        left_out, between, equals = self._dirname
+        return between.join(sorted(override for override in task_overrides(overrides) if key_of(override) not in left_out)).replace(
+            "=", equals
+        )
+
+    @functools.cached_property
+    def _dirname(self) -> tuple[list[str], str, str]:
         named = self.config.hydra.job.config.override_dirname
-        kept = [override for override in task_overrides(overrides) if key_of(override) not in named.exclude_keys]
-        return named.item_sep.join(sorted(kept)).replace("=", named.kv_sep)
+        return list(named.exclude_keys), named.item_sep, named.kv_sep
 
     def folder(self, job: JobFacts, sweep_folder: Path) -> Path:
         """Where the job's files go."""
@@ -217,6 +226,10 @@ def task_overrides(overrides: Sequence[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=100_000)
 def _scalar(kind: type, value: Any) -> str:  # by kind too: 0, 0.0 and False are one key of a cache
+    if kind is int:
+        return str(value)
+    if kind is str and (value.isascii() and value.isdigit() or PLAIN.fullmatch(value)):
+        return f"'{value}'" if value.isdigit() else value
     return OmegaConf.to_yaml(OmegaConf.create([value]))[2:-1]
 
 
