@@ -136,9 +136,8 @@ class Template:
     def override_dirname(self, overrides: Sequence[str]) -> str:
         """Hydra's name for a job: its overrides in order, those of excluded keys left out."""
         left_out, between, equals = self._dirname
-        return between.join(sorted(override for override in task_overrides(overrides) if key_of(override) not in left_out)).replace(
-            "=", equals
-        )
+        kept = [override for override in task_overrides(overrides) if key_of(override) not in left_out]
+        return between.join(sorted(kept)).replace("=", equals)
 
     @functools.cached_property
     def _dirname(self) -> tuple[list[str], str, str]:
@@ -228,8 +227,10 @@ def task_overrides(overrides: Sequence[str]) -> list[str]:
 def _scalar(kind: type, value: Any) -> str:  # by kind too: 0, 0.0 and False are one key of a cache
     if kind is int:
         return str(value)
-    if kind is str and (value.isascii() and value.isdigit() or PLAIN.fullmatch(value)):
-        return f"'{value}'" if value.isdigit() else value
+    if kind is str and PLAIN.fullmatch(value):
+        return value
+    if kind is str and value.isascii() and value.isdigit():
+        return f"'{value}'"
     return OmegaConf.to_yaml(OmegaConf.create([value]))[2:-1]
 
 
