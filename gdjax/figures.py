@@ -191,23 +191,25 @@ def convergence(
     of_lines = _line_dimension(values)
     apart = [dim for dim in values.dims if dim not in (of_lines, "seed", "step")]
     choices = _choices(values, apart)
-    columns = min(3, len(choices))
+    columns = 2 if len(choices) == 4 else min(3, len(choices))
     rows = -(-len(choices) // columns)
     size = {"width": 4.2, "height": 3.0} if len(choices) == 1 else {"width": 7.2, "height": 0.5 + 2.2 * rows}
     drawn, panels = figure(columns, rows, **size, sharex=True, sharey=True)
     middle = values.median("seed") if "seed" in values.dims else values
     bounds = limits(float(np.max(values.isel(step=0))), middle.values)
     colors = _line_colors(values, of_lines)
-    for panel, choice in zip(panels.ravel(), choices, strict=False):
+    kept = list(panels.ravel()[: len(choices)])
+    for panel, choice in zip(kept, choices, strict=True):
         here = None if theory is None else theory.sel({dim: value for dim, value in choice.items() if dim in theory.dims})
         _draw_lines(panel, values.sel(choice), of_lines, colors, here, x=x, bounds=bounds)
         panel.set_title(", ".join(f"{_name(str(dim))} {value:g}" for dim, value in choice.items()))
         panel.set(yscale="log", ylim=bounds)
     for panel in panels.ravel()[len(choices) :]:
         panel.remove()
-    _explain_lines(drawn, panels, colors, theory=theory is not None, edge=edge)
-    for panel in panels[-1]:
+    _explain_lines(drawn, kept, kept[columns - 1], colors, theory=theory is not None, edge=edge)
+    for panel in kept[-columns:]:
         panel.set_xlabel(LABELS.get(x, x))
+        panel.tick_params(labelbottom=True)
     for panel in panels[:, 0]:
         panel.set_ylabel(LABELS.get(y, y))
     shown = math.prod(values.sizes[dim] for dim in apart)
@@ -277,17 +279,17 @@ def _draw_lines(
             dashed(axes, across, (theory.isel({of_lines: index}) if of_lines in theory.dims else theory).values, bounds=bounds)
 
 
-def _explain_lines(drawn: Figure, panels: np.ndarray, colors: _Colors, *, theory: bool, edge: float | None) -> None:
+def _explain_lines(drawn: Figure, panels: list[Axes], corner: Axes, colors: _Colors, *, theory: bool, edge: float | None) -> None:
     """A legend for a few lines, a colour scale for many."""
     handles = []
     if colors.scale is not None:
-        rate_scale(drawn, panels.ravel().tolist(), colors.scale, edge=edge, label=colors.label)
+        rate_scale(drawn, panels, colors.scale, edge=edge, label=colors.label)
     elif colors.label:
         handles = [Line2D([], [], color=colors.of(number), label=f"{number:.4g}") for number in np.unique(colors.numbers)]
     if theory:
         handles.append(Line2D([], [], color="black", linestyle=(0, (3, 2)), linewidth=0.9, label="theory"))
     if handles:
-        panels[0, -1].legend(handles=handles, title=colors.label if len(handles) > theory else None, title_fontsize=7, loc="best")
+        corner.legend(handles=handles, title=colors.label if len(handles) > theory else None, title_fontsize=7, loc="best")
 
 
 def _name(dim: str) -> str:
