@@ -21,7 +21,7 @@ class Archive:
         self.folder = folder
         self.fresh: dict[str, xr.Dataset] = {}  # lists of runs that are not on disk yet
         self.first: dict[str, xr.Dataset] = {}  # arranged, of a multirun that has had one batch
-        self.saved: dict[str, xr.Dataset] = {}  # lists of runs whose file could only be written anew
+        self.parts: dict[str, list[xr.Dataset]] = {}  # all lists of runs so far: a file of several groups can only be written anew
         self.num_batches = 0
 
     def add(self, name: str, results: xr.Dataset, numbers: Mapping[str, np.ndarray], nums: Sequence[int]) -> None:
@@ -36,26 +36,24 @@ class Archive:
         if not self.fresh:
             return
         self.num_batches += 1
+        for name, part in self.fresh.items():
+            self.parts.setdefault(name, []).append(part)
         if self.num_batches == 1:
             self._write(self.first)
-        elif self.num_batches > 2 and set(self.fresh) == set(self.saved) and len(self.saved) == 1:
-            ((_, more),) = self.fresh.items()
+        elif self.num_batches > 2 and len(self.parts) == 1:
+            (more,) = self.fresh.values()
             more.to_zarr(self.folder / "sweep.zarr", append_dim="job", consolidated=True)
-            self.fresh = {}
-            return
         else:
-            self._write({name: self._together(name) for name in (self.saved | self.fresh)})
-        self.saved = {name: self._together(name) for name in (self.saved | self.fresh)}
+            self._write({name: _together(parts) for name, parts in self.parts.items()})
         self.fresh = {}
-
-    def _together(self, name: str) -> xr.Dataset:
-        parts: list[Any] = [part[name] for part in (self.saved, self.fresh) if name in part]
-        whole: Any = parts[0] if len(parts) == 1 else xr.concat(parts, dim="job")
-        return whole
 
     def _write(self, groups: Mapping[str, xr.Dataset]) -> None:
         whole = next(iter(groups.values())) if len(groups) == 1 else xr.DataTree.from_dict(dict(groups))
         store.save_sweep(self.folder, whole)
+
+
+def _together(parts: Sequence[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else xr.concat(parts, dim="job")
 
 
 def arranged(named: xr.Dataset, labels: Mapping[str, np.ndarray]) -> xr.Dataset:
