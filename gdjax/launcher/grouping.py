@@ -61,7 +61,7 @@ class Composer:
                 job = self.job(num, overrides)
             except Mistake as mistake:
                 raise JobMistake(num, overrides, mistake) from None
-            key = "alone" if job.settled is None else job.settled.key
+            key = "alone" if job.settled is None else job.settled.key if job.given or job.settled.numbers else f"without numbers: {num}"
             groups.setdefault(key, Group(job.template)).jobs.append(job)
         for group in groups.values():
             if group.template.obstacle is None and self.spec.check is not None:
