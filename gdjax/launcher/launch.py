@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from gdjax import store
 from gdjax.launcher.batch import Batch, Batchable, Outcome, of_task
 from gdjax.launcher.grouping import Composer, Group
-from gdjax.launcher.mistakes import JobMistake
 from gdjax.launcher.results import Archive, write_jobs
 from gdjax.launcher.template import JobFacts
 from gdjax.records import InputError, unknown_name, whole
@@ -154,13 +153,14 @@ class Multirun:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             groups = self.composer.groups(job_overrides, initial_job_idx)
-        except JobMistake:
+            batches = [(group, self._replicated(group.batch())) for group in groups if group.template.obstacle is None]
+        except CompactHydraException:
             store.take_back(self.folder, ["multirun.yaml"])
             raise
         self._make_folders(groups, len(job_overrides))
         returned: dict[int, JobReturn] = {}
         try:
-            for job, result in self._together([group for group in groups if group.template.obstacle is None]):
+            for job, result in self._together(batches):
                 returned[job.num] = result
             for group in groups:
                 if group.template.obstacle is not None:
@@ -174,19 +174,18 @@ class Multirun:
     def _compose(self, overrides: list[str]) -> DictConfig:
         return self.context.config_loader.load_sweep_config(self.config, overrides)
 
-    def _together(self, groups: Sequence[Group]) -> Iterator[tuple[JobFacts, JobReturn]]:
+    def _together(self, batches: Sequence[tuple[Group, Batch]]) -> Iterator[tuple[JobFacts, JobReturn]]:
         assert self.composer is not None
         spec, times = self.composer.spec, self.options.times
-        whole_batches = [self._replicated(group.batch()) for group in groups]
         size = None if self.options.max_batch is None else max(1, self.options.max_batch // times) * times
         parts = [
             [(group, batch.part(slice(first, first + (size or len(batch))))) for first in range(0, len(batch), size or len(batch))]
-            for group, batch in zip(groups, whole_batches, strict=True)
+            for group, batch in batches
         ]
-        if groups:
-            log.info(f"launching {sum(len(group.jobs) for group in groups)} jobs as {sum(map(len, parts))} batches")
+        if batches:
+            log.info(f"launching {sum(len(group.jobs) for group, _ in batches)} jobs as {sum(map(len, parts))} batches")
         outcomes = self.run(spec, [part for of_group in parts for part in of_group])
-        for group, batch, of_group in zip(groups, whole_batches, parts, strict=True):
+        for (group, batch), of_group in zip(batches, parts, strict=True):
             done = [(part, next(outcomes)) for _, part in of_group]
             values = [value for part, outcome in done for value in _values(outcome, len(part))]
             self._keep(spec, group, batch, [(part, outcome) for part, outcome in done if isinstance(outcome, Outcome)], done)
