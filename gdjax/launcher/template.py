@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -69,7 +70,7 @@ class Template:
         asked = [override for override in hydra.overrides.hydra if re.match(r"hydra[./]job_logging", override)]
         if not self.spec.accepts(self.settings):
             return ""  # an obstacle that needs no explanation
-        if hydra.job.chdir:
+        if hydra.job.chdir or (hydra.job.chdir is None and not version.base_at_least("1.2")):
             return "hydra.job.chdir=true gives each job a working directory of its own"
         if hydra.job.env_set:
             return "hydra.job.env_set gives each job an environment of its own"
@@ -91,7 +92,7 @@ class Template:
 
     def settled(self, given: Mapping[str, Given]) -> Settled:
         """The settings of jobs with those numbers; they differ only where others are interpolated from the numbers."""
-        linked = tuple((key, type(given[key].held), given[key].held) for key in self._linked(tuple(given)))
+        linked = tuple((key, repr(given[key].held)) for key in self._linked(tuple(given)))
         key = (linked, tuple(given))
         if key not in self._settled:
             resolved = self.put(copy.deepcopy(self.settings), given)
@@ -215,7 +216,7 @@ class Text:
 
     def filled(self, values: Mapping[str, Any]) -> str:
         """The text with each hole's value as YAML has it."""
-        return "".join(part if place % 2 == 0 else _scalar(type(values[part]), values[part]) for place, part in enumerate(self.parts))
+        return "".join(part if place % 2 == 0 else _scalar(repr(values[part]), values[part]) for place, part in enumerate(self.parts))
 
 
 def task_overrides(overrides: Sequence[str]) -> list[str]:
@@ -224,12 +225,12 @@ def task_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 @functools.lru_cache(maxsize=100_000)
-def _scalar(kind: type, value: Any) -> str:  # by kind too: 0, 0.0 and False are one key of a cache
-    if kind is int:
+def _scalar(shown: str, value: Any) -> str:  # by how it is shown too: 0, 0.0, -0.0 and False are one key of a cache
+    if type(value) is int:
         return str(value)
-    if kind is str and PLAIN.fullmatch(value):
+    if isinstance(value, str) and PLAIN.fullmatch(value):
         return value
-    if kind is str and value.isascii() and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit():
         return f"'{value}'"
     return OmegaConf.to_yaml(OmegaConf.create([value]))[2:-1]
 
