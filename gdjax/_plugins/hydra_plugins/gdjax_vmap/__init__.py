@@ -26,7 +26,7 @@ OPTIONS = {
     "max_batch": None,  # jobs in one program, where all of them are too many
     "job_dirs": "auto",  # auto | full | overrides | none: what is written for each job
     "worst": float("inf"),  # what a sweeper is told where the objective is not finite
-    "replicate": {},  # {seed: 16, reduce: mean}: each job so many times, its objective the mean or the median
+    "replicate": None,  # {seed: 16, reduce: mean}: each job so many times, its objective the mean or the median
 }
 HERE = "hydra_plugins.gdjax_vmap."
 
