@@ -6,8 +6,9 @@ Every job is composed and every number read before anything runs, so that a mist
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -41,8 +42,9 @@ class Group:
 class Composer:
     """Makes jobs of overrides; composes once for each combination of those that are not numbers."""
 
-    def __init__(self, compose: Callable[[list[str]], DictConfig], spec: Batchable) -> None:
+    def __init__(self, compose: Callable[[list[str]], DictConfig], spec: Batchable, choices: Container[Any] = ()) -> None:
         self.compose, self.spec = compose, spec
+        self.choices = choices  # the configuration's groups, whose choice Hydra makes before it sets any value
         self._templates: dict[tuple[str, ...], Template] = {}
         self._keys: dict[str, str] = {}  # of overrides that give a number; "" for the others
         self._split: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, Reader]] = {}
@@ -96,8 +98,9 @@ class Composer:
         shape = (plain, tuple(keys))
         if shape not in self._split:
             readers = {}
+            nodes = [key_of(override) for override in plain if not (key_of(override) in self.choices and "={" not in override)]
             for key in filter(None, keys):
-                above = any(key == other or key.startswith(f"{other}.") for other in map(key_of, plain))
+                above = any(key == other or key.startswith(f"{other}.") for other in nodes)
                 if not above and (read := self._reader(key, plain, overrides, keys)) is not None:
                     readers[key] = read
             self._split[shape] = readers

@@ -135,7 +135,7 @@ class Multirun:
         self.rows: list[dict[str, Any]] = []
         self.shared = {"working_dir": os.getcwd(), "task_name": JobRuntime.instance().get("name")}
         spec = of_task(task)
-        self.composer = None if spec is None else Composer(self._compose, spec)
+        self.composer = None if spec is None else Composer(self._compose, spec, config.hydra.runtime.choices)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run the jobs; what a job raises is kept in its return, and the others go on.
