@@ -75,7 +75,7 @@ class App:
     def composer(self, task, **changes):
         spec = of_task(task)
         vars_of = {name: getattr(spec, name) for name in ("numbers", "run", "accepts", "also", "check", "ran")}
-        return Composer(self.compose, type(spec)(**vars_of | changes))
+        return Composer(self.compose, type(spec)(**vars_of | changes), self.config.hydra.runtime.choices)
 
     def launch(self, task, jobs, **options):
         return Multirun(self.context, task, self.config, Options(**options)).launch([job.split() for job in jobs], 0)
@@ -137,6 +137,15 @@ class TestGroups:
         for job, wanted in {"nested.depth={b1:0.5} nested.depth.b1=0.7": 0.7, "nested.depth.b1=0.7 nested.depth={b1:0.5}": 0.5}.items():
             (group,), _ = grouped(composer, job)
             assert group.batch().numbers["nested.depth.b1"].tolist() == [wanted]
+
+    def test_a_number_of_a_config_group_s_choice_is_the_override_s(self, app):
+        wide = app.composer(batchable({"model.width": int})(lambda settings, width: width))
+        (group, dicts), _ = grouped(
+            wide, "model=big model.width=3", "model.width=5 model=big", "model=big", "model={name:odd} model.width=1"
+        )
+        assert group.batch().numbers["model.width"].tolist() == [3, 5, 8]
+        assert group.template.structural == ("model=big",)
+        assert dicts.batch().numbers["model.width"].tolist() == [1]
 
     def test_an_interpolation_of_a_number_has_each_job_s_value(self, composer):
         groups, _ = grouped(composer, "model=linked rate=1", "model=linked rate=2.5")
