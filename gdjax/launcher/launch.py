@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,8 @@ class Launched(JobReturn):
     def return_value(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What the task returned; what it raised is raised."""
         if isinstance(self._return_value, Exception):
+            if not isinstance(self._return_value, InputError):  # which says in its one line what was wrong
+                sys.stderr.write(f"Error executing job with overrides: {self.overrides}\n")  # as Hydra does
             raise self._return_value
         return self._return_value
 
@@ -183,7 +186,9 @@ class Multirun:
             for group, batch in batches
         ]
         if batches:
-            log.info(f"launching {sum(len(group.jobs) for group, _ in batches)} jobs as {sum(map(len, parts))} batches")
+            log.info(
+                f"launching {sum(len(group.jobs) for group, _ in batches)} jobs in {sum(map(len, parts))} vmapped batches or parts of them"
+            )
         outcomes = self.run(spec, [part for of_group in parts for part in of_group])
         for (group, batch), of_group in zip(batches, parts, strict=True):
             done = [(part, next(outcomes)) for _, part in of_group]
@@ -234,26 +239,35 @@ class Multirun:
     def _finished(self, job: JobFacts, group: Group, value: Any) -> JobReturn:
         assert job.settled is not None
         result = Launched(job, value, folder=self.folder, shared=self.shared)
-        failed = isinstance(value, Exception)
         numbers: dict[str, Any] = job.settled.numbers | {key: one.number for key, one in job.given.items()}
-        self.rows.append(
-            {"job": job.num}
-            | ({"group": group.name} if group.name else {})
-            | {"status": result.status.name.lower(), "objective": " ".join(str(value).split()) if failed else value}
-            | numbers
-            | {key: text for key, text in job.template.choices.items() if key not in numbers}
-            | {"overrides": " ".join(job.overrides)}
-        )
+        self._note(job, group, result, numbers)
         if self.context.callbacks.callbacks:
             config = job.template.full(job)
             self.context.callbacks.on_job_start(config=config, task_function=self.task)
             self.context.callbacks.on_job_end(config=config, job_return=result)
         return result
 
+    def _note(self, job: JobFacts, group: Group, result: JobReturn, numbers: dict[str, Any]) -> None:
+        """The job's row in the table."""
+        value = result._return_value  # what a failed job raised is kept there too
+        self.rows.append(
+            {"job": job.num}
+            | ({"group": group.name} if group.name else {})
+            | {"status": result.status.name.lower(), "objective": " ".join(str(value).split()) if isinstance(value, Exception) else value}
+            | numbers
+            | {key: text for key, text in job.template.choices.items() if key not in numbers}
+            | {"overrides": " ".join(job.overrides)}
+        )
+
     def _alone(self, group: Group) -> dict[int, JobReturn]:
         if group.template.obstacle:
             log.warning(f"{len(group.jobs)} jobs run one after the other, by Hydra's own launcher: {group.template.obstacle}.")
-        return {job.num: result for job in group.jobs for result in self._by_hydra([job.overrides], job.num)}
+        returned = {}
+        for job in group.jobs:
+            (result,) = self._by_hydra([job.overrides], job.num)
+            returned[job.num] = result
+            self._note(job, group, result, {})
+        return returned
 
     def _by_hydra(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         own = BasicLauncher()
