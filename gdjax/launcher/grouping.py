@@ -68,7 +68,7 @@ class Composer:
         for group in groups.values():
             if group.template.obstacle is None and self.spec.check is not None:
                 _check(group, self.spec.check)
-        _name(list(groups.values()))
+        _name([group for group in groups.values() if group.template.obstacle is None])
         return list(groups.values())
 
     def job(self, num: int, overrides: Sequence[str]) -> JobFacts:

@@ -186,9 +186,7 @@ class Multirun:
             for group, batch in batches
         ]
         if batches:
-            log.info(
-                f"launching {sum(len(group.jobs) for group, _ in batches)} jobs in {sum(map(len, parts))} vmapped batches or parts of them"
-            )
+            log.info(f"launching {sum(len(group.jobs) for group, _ in batches)} jobs in {sum(map(len, parts))} batches")
         outcomes = self.run(spec, [part for of_group in parts for part in of_group])
         for (group, batch), of_group in zip(batches, parts, strict=True):
             done = [(part, next(outcomes)) for _, part in of_group]
