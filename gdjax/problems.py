@@ -6,11 +6,12 @@ it computes in JAX with the same formulas.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from gdjax import data, losses, models
+from gdjax import data, losses, models, solvers
 from gdjax.records import InputError, Params, Problem, unknown_name
 
 HESSIAN_LIMIT = 4096
@@ -148,6 +149,84 @@ def logistic(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: b
     )
 
 
+def robust_regression(
+    X: Float[ArrayLike, "n p"],
+    y: Float[ArrayLike, " n"],
+    loss: str = "huber",
+    *,
+    intercept: bool = True,
+    **constants: float,
+) -> Problem:
+    """f(theta) = mean loss([1 X] theta, y), theta = (b, w_1..w_p), started at zero, for a loss that grows less than the square.
+
+    The minimizer is found by reweighted least squares, the one of `absolute` by its linear program (on the host only). A loss that is
+    not convex has the minimum below Huber's estimate with delta = 1.345 x the residuals' spread, a usual way to begin it.
+    `smoothness` is the bound psi'(0) lambda_max([1 X]'[1 X] / n), met where every residual is small: half of least squares' L for
+    "huber", whose zone is r^2 / 2, and none for "absolute", whose kink no rate is stable at.
+
+    Parameters
+    ----------
+    loss
+        "huber", "absolute", "student_t", "bisquare", "squared_error", or a negative log-likelihood of `gdjax.losses`.
+    constants
+        The loss's own numbers (`delta`, `degrees`, `scale`, `cutoff`), above 0, in units of y where they are sizes.
+
+    Raises
+    ------
+    InputError
+        For arrays that `least_squares` refuses, and for an unknown loss or number of it.
+
+    >>> problem = robust_regression([[0.0], [1.0], [2.0], [3.0], [4.0]], [1.0, 3.0, 50.0, 7.0, 9.0], delta=0.1)
+    >>> [round(float(x), 3) for x in problem.minimizer]
+    [1.025, 2.0]
+    """
+    pointwise = _robust_loss(loss, constants)
+    features, target = _checked(X, y)
+    names = tuple(f"w{j + 1}" for j in range(features.shape[1]))
+    if intercept:
+        features, names = _with_ones(features), ("b", *names)
+    return Problem(
+        evaluate=models.Linear(pointwise, intercept=intercept),
+        name=f"robust_regression_{loss}",
+        parameter_names=names,
+        data=(features, target),
+        constants=dict(constants),
+        start=_module(features).zeros(features.shape[1]),
+        **_robust_truth(pointwise, features, target, constants),
+    )
+
+
+def notebook_outliers(*, loss: str = "huber", **constants: float) -> Problem:
+    """The notebook's line with four of its targets spoilt: 15, -20, 25 and -30 added to examples 10, 30, 50 and 70.
+
+    Least squares' slope falls to 1.528; Huber's with delta = 1 stays at 1.699, where 1.7 is the truth.
+    """
+    X, y = notebook_line().data
+    spoilt = np.array(y)
+    spoilt[[10, 30, 50, 70]] += [15.0, -20.0, 25.0, -30.0]
+    return dataclasses.replace(robust_regression(X[:, 1:], spoilt, loss, **constants), name="notebook_outliers")
+
+
+class Whitened(NamedTuple):
+    """Coordinates z in which features are orthogonal with mean square 1: theta = back @ z."""
+
+    basis: Float[Any, "n p"]
+    back: Float[Any, "p p"]
+
+
+def whitened(features: Float[ArrayLike, "n p"]) -> Whitened:
+    """Turn and stretch the features until their Gram matrix basis'basis / n is the identity: sqrt(n) U of a singular value decomposition.
+
+    Estimates commute with such a change of coordinates, and in these gradient descent has condition number 1 on the mean square.
+    Directions that no example has are columns of zeros, so that the fit has least norm.
+    """
+    xp, (n, p) = _module(features), np.shape(features)
+    U, singular, Vt = xp.linalg.svd(xp.asarray(features), full_matrices=False)
+    present = singular > singular[0] * max(n, p) * np.finfo(np.float64).eps
+    inverse = xp.where(present, xp.sqrt(n) / xp.where(present, singular, 1.0), 0.0)
+    return Whitened(xp.sqrt(n) * U * present[None, :], Vt.T * inverse[None, :])
+
+
 def from_file(kind: str, *, scale: str = "none", intercept: bool = True, hessian: bool | None = None, **options: Any) -> Problem:
     """Least squares on a data set: `kind` names a reader of `gdjax.data`, `options` are that reader's.
 
@@ -169,7 +248,7 @@ def from_file(kind: str, *, scale: str = "none", intercept: bool = True, hessian
 def named(name: str, **options: Any) -> Problem:
     """Build a problem by name from plain options: a builder here that needs no arrays, or a kind of data set.
 
-    An option that is None counts as not given.
+    An option that is None counts as not given. A builder that takes any number passes them on to its loss.
 
     Raises
     ------
@@ -179,12 +258,12 @@ def named(name: str, **options: Any) -> Problem:
     options = {option: value for option, value in options.items() if value is not None}
     if name in data.readers():
         return from_file(name, **options)
-    builders = {build.__name__: build for build in (notebook_line, random_linear, designed_spectrum)}
+    builders = {build.__name__: build for build in (notebook_line, notebook_outliers, random_linear, designed_spectrum)}
     if name not in builders:
         raise unknown_name("problem", name, [*builders, *data.readers()])
     allowed = inspect.signature(builders[name]).parameters
     for option in options:
-        if option not in allowed:
+        if option not in allowed and "constants" not in allowed:
             raise unknown_name(f"option of problem {name}", option, allowed)
     return builders[name](**options)
 
@@ -291,6 +370,36 @@ def _warn_collinear(rank: int, features: np.ndarray) -> None:
         "The minimizer is the one of least norm and mu the smallest nonzero eigenvalue.",
         stacklevel=4,
     )
+
+
+def _robust_loss(name: str, constants: dict[str, Any]) -> Callable[..., Array]:
+    known = {name: loss for name, loss in vars(losses).items() if inspect.isfunction(loss) and loss is not losses.logistic}
+    if name not in known:
+        raise unknown_name("loss", name, known)
+    allowed = [
+        number for number, parameter in inspect.signature(known[name]).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for number, value in constants.items():
+        if number not in allowed:
+            raise unknown_name(f"number of loss {name}", number, allowed)
+        if not isinstance(value, Tracer) and not 0 < value < np.inf:
+            raise InputError(f"{number}={value} is not allowed: it is a number above 0.")
+    return known[name]
+
+
+def _robust_truth(loss: Callable[..., Array], features: Any, target: Any, constants: dict[str, Any]) -> dict[str, Any]:
+    """Minimize in coordinates in which the features are orthogonal; JAX computes it on the host too, in 64 bits."""
+    traced, kinked = _module(features, target, constants) is jnp, loss in (losses.absolute, losses.laplace_nll)
+    if traced and kinked:
+        return {}
+    basis, back = whitened(features)
+    largest = _module(features).linalg.eigvalsh(features.T @ features / len(features))[-1]
+    with contextlib.nullcontext() if traced else jax.enable_x64(True):
+        z = solvers.least_absolute(basis, target) if kinked else solvers.m_estimate(loss, basis, target, constants)
+        truth = {"minimizer": back @ z, "minimum": jnp.mean(loss(basis @ z, target, **constants))}
+        if not kinked:
+            truth["smoothness"] = solvers.curvature(loss, constants) * largest
+    return truth if traced else jax.tree.map(np.asarray, truth)
 
 
 def _logistic_truth(features: np.ndarray, target: np.ndarray, ridge: float, penalty: np.ndarray) -> dict[str, Any]:

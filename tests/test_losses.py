@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 
@@ -9,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from gdjax import losses
 
 LOSSES = {name: loss for name, loss in vars(losses).items() if inspect.isfunction(loss) and loss.__module__ == losses.__name__}
 EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 PREDICTIONS = np.array([-3.3, -1.7, -0.4, 0.2, 0.6, 1.9, 4.1])  # no residual at a kink: none is 0, and none +-1
+NOT_CONVEX = ("bisquare", "student_t")
+BOUNDED = ("bisquare",)
 TARGETS = np.array([1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 1.0])  # +-1, which every loss takes
 
 
@@ -34,17 +38,47 @@ def test_loss_is_pointwise(loss):
     np.testing.assert_allclose(loss(PREDICTIONS, TARGETS), alone, rtol=1e-14)
 
 
-@EVERY_LOSS
+@pytest.mark.parametrize("loss", [loss for name, loss in LOSSES.items() if name not in NOT_CONVEX])
 def test_loss_is_convex_along_the_prediction(loss):
     left, right = PREDICTIONS - 0.5, PREDICTIONS + 0.5
     middle = loss(PREDICTIONS, TARGETS)
     assert (middle <= 0.5 * (loss(left, TARGETS) + loss(right, TARGETS)) + 1e-14).all()  # equality where it is linear: rounding
 
 
-@EVERY_LOSS
+@pytest.mark.parametrize("loss", [loss for name, loss in LOSSES.items() if name in NOT_CONVEX])
+def test_a_redescending_loss_pulls_less_from_further_away(loss):
+    assert float(jax.grad(loss)(4.0, 0.0)) < float(jax.grad(loss)(1.7, 0.0))
+
+
+@pytest.mark.parametrize("loss", [loss for name, loss in LOSSES.items() if name not in BOUNDED])
 @pytest.mark.parametrize("prediction", [np.nan, -np.inf])
 def test_divergence_is_a_value(loss, prediction):
     assert not np.isfinite(loss(jnp.asarray(prediction), jnp.asarray(1.0)))
+
+
+@pytest.mark.parametrize(
+    ("loss", "density"),
+    [
+        (functools.partial(losses.gaussian_nll, sigma=0.7), scipy.stats.norm(scale=0.7)),
+        (functools.partial(losses.laplace_nll, scale=0.7), scipy.stats.laplace(scale=0.7)),
+        (functools.partial(losses.student_t, degrees=3.0, scale=0.7), scipy.stats.t(3.0, scale=0.7)),
+        (functools.partial(losses.student_t, degrees=1.5), scipy.stats.t(1.5)),
+    ],
+)
+def test_a_negative_log_likelihood_is_minus_the_log_of_its_density(loss, density):
+    # lgamma and log each good to some 1e-15, of values up to 25
+    np.testing.assert_allclose(loss(PREDICTIONS, TARGETS), -density.logpdf(PREDICTIONS - TARGETS), rtol=1e-13)
+
+
+def test_bisquare_is_flat_past_its_cutoff_and_half_the_square_far_inside():
+    assert float(losses.bisquare(5.0, 0.0, cutoff=2.0)) == float(losses.bisquare(np.inf, 0.0, cutoff=2.0)) == 4.0 / 6.0
+    # 1 - (1 - u)^3 = 3u - 3u^2 ..: the second term is (r / c)^2 = 2e-5 of the first at most
+    np.testing.assert_allclose(losses.bisquare(PREDICTIONS, 0.0, cutoff=1e3), 0.5 * PREDICTIONS**2, rtol=2e-5)
+
+
+def test_student_t_of_many_degrees_is_gaussian():
+    gap = losses.student_t(PREDICTIONS, TARGETS, degrees=1e7) - losses.gaussian_nll(PREDICTIONS, TARGETS)
+    np.testing.assert_allclose(gap, 0.0, atol=2e-5)  # r^4 / (4 nu) = 9e-6 at r = 4.3
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,104 @@ def test_logistic_without_ridge_promises_no_minimizer():
     assert (problem.minimizer, problem.minimum, problem.strong_convexity, problem.condition_number) == (None, None, None, None)
 
 
+def robust_notebook(copy, loss, **constants):
+    features, target = problems.notebook_line().data if copy == "clean" else problems.notebook_outliers().data
+    return problems.robust_regression(features[:, 1:], target, loss, **constants)
+
+
+@pytest.mark.parametrize("copy", ["clean", "contaminated"])
+class TestRobustRegression:
+    """N26 to N28; their fits were found to 1e-9."""
+
+    @pytest.mark.parametrize("delta", [1.0, 1.345])
+    def test_huber_is_the_reference(self, copy, delta):
+        fit, loss = reference.HUBER[copy][delta]
+        problem = robust_notebook(copy, "huber", delta=delta)
+        np.testing.assert_allclose(problem.minimizer, fit, rtol=1e-9)
+        np.testing.assert_allclose(problem.minimum, loss, rtol=CLOSED_FORM)
+
+    def test_least_absolute_is_the_reference(self, copy):
+        fit, loss = reference.LEAST_ABSOLUTE[copy]
+        problem = robust_notebook(copy, "absolute")
+        np.testing.assert_allclose(problem.minimizer, fit, rtol=1e-9)
+        np.testing.assert_allclose(problem.minimum, loss, rtol=CLOSED_FORM)
+        assert problem.smoothness is None
+
+    def test_student_t_is_the_reference(self, copy):
+        fit, scale, loss = reference.STUDENT_T_3[copy]
+        problem = robust_notebook(copy, "student_t", degrees=3.0, scale=scale)
+        np.testing.assert_allclose(problem.minimizer, fit, rtol=1e-7)  # the reference's own
+        np.testing.assert_allclose(problem.minimum, loss, rtol=CLOSED_FORM)
+        fit, loss = reference.STUDENT_T_3_UNIT_SCALE[copy]
+        np.testing.assert_allclose(robust_notebook(copy, "student_t").minimizer, fit, rtol=1e-9)
+
+    @pytest.mark.parametrize("loss", ["huber", "student_t", "bisquare", "squared_error", "gaussian_nll"])
+    def test_minimizer_is_stationary_and_smoothness_bounds_the_curvature(self, copy, loss):
+        problem = robust_notebook(copy, loss)
+        assert np.linalg.norm(problem.gradient(problem.minimizer)) < 1e-12  # round-off of sums of 80 numbers up to 300
+        np.testing.assert_allclose(problem.objective(problem.minimizer), problem.minimum, rtol=1e-13)
+        for params in (problem.minimizer, np.zeros(2), np.array([2.0, 1.8])):
+            assert np.linalg.eigvalsh(jax.jacfwd(problem.gradient)(params))[-1] <= problem.smoothness * (1 + 1e-12)
+
+
+def test_least_squares_is_the_robust_regression_with_the_squared_error():
+    problem = problems.notebook_outliers(loss="squared_error")
+    fit, minimum = reference.LEAST_SQUARES_CONTAMINATED
+    np.testing.assert_allclose(problem.minimizer, fit, rtol=1e-9)
+    np.testing.assert_allclose(problem.minimum, minimum, rtol=CLOSED_FORM)
+    assert float(problem.smoothness) == pytest.approx(2 * reference.NOTEBOOK_GRAM_EIGENVALUES[1], rel=CLOSED_FORM)
+
+
+def test_huber_s_curvature_is_half_of_least_squares():
+    ratio = problems.notebook_line().smoothness / problems.notebook_outliers(loss="huber").smoothness
+    assert float(ratio) == pytest.approx(2.0, rel=1e-12)  # two decompositions of one matrix
+
+
+@pytest.mark.filterwarnings("ignore:the columns of X are collinear")
+@pytest.mark.parametrize("loss", ["huber", "absolute"])
+@pytest.mark.parametrize("kind", ["duplicate", "constant"])
+def test_collinear_columns_give_the_robust_fit_of_least_norm(kind, loss):
+    X, y = collinear(kind)
+    minimizer = problems.robust_regression(X, y, loss, **({"delta": 1e3} if loss == "huber" else {})).minimizer
+    features = np.column_stack([np.ones(len(y)), X])
+    nothing = np.linalg.svd(features)[2][-1]  # what the examples don't see
+    assert abs(nothing @ minimizer) < 1e-12
+    if loss == "huber":  # with all residuals inside
+        np.testing.assert_allclose(minimizer, problems.least_squares(X, y).minimizer, rtol=1e-9, atol=1e-12)
+
+
+def test_robust_regression_built_in_a_trace_is_the_one_built_on_the_host():
+    X, y = random_data(40, 4)
+    for loss, number in (("huber", "delta"), ("student_t", "scale"), ("bisquare", "cutoff")):
+        traced = jax.jit(lambda y, value, loss=loss, number=number: problems.robust_regression(X, y, loss, **{number: value}))(y, 0.4)
+        host = problems.robust_regression(X, y, loss, **{number: 0.4})
+        assert jax.tree.structure(traced) == jax.tree.structure(host)
+        for here, there in zip(jax.tree.leaves(traced), jax.tree.leaves(host), strict=True):
+            np.testing.assert_allclose(here, there, rtol=1e-11, atol=1e-13)  # the same iteration, in another order of sums
+    assert jax.jit(lambda y: problems.robust_regression(X, y, "absolute"))(y).minimizer is None
+
+
+def test_whitened_features_are_orthogonal_and_lead_back():
+    X, y = random_data(50, 3)
+    features = np.column_stack([np.ones(50), X]) * [1.0, 30.0, 0.2, 5.0]
+    basis, back = problems.whitened(features)
+    np.testing.assert_allclose(basis.T @ basis / 50, np.eye(4), atol=1e-14)
+    np.testing.assert_allclose(features @ back, basis, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("loss", "constants", "said"),
+    [
+        ("hubert", {}, "'huber'"),
+        ("logistic", {}, "unknown loss"),
+        ("huber", {"dleta": 1.0}, "'delta'"),
+        ("huber", {"delta": 0.0}, "above 0"),
+    ],
+)
+def test_an_unknown_robust_loss_or_number_is_refused(loss, constants, said, mistake):
+    assert said in mistake(problems.robust_regression, *random_data(20, 3), loss, **constants)
+
+
 def test_objective_and_gradient_match_finite_differences(small):
     params, half = np.array([0.3, -0.2, 0.5, 1.0]), 1e-4
     for problem in (small, problems.logistic(random_data(20, 3)[0], small.data[1] > 0, ridge=0.1)):

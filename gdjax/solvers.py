@@ -1,0 +1,108 @@
+"""Exact fits of linear models by other means than gradient descent: the truth that descents are judged by.
+
+Features here are a basis: their columns are orthogonal, with mean square 1 (or 0, where a direction is absent).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gdjax import losses
+
+NORMAL_CONSISTENT = 1.4826
+"""The median of |r| times this estimates the standard deviation of normal noise."""
+
+EFFICIENT_DELTA = 1.345
+"""Huber's delta in standard deviations: 95 % efficient under normal noise."""
+
+MOST_REWEIGHTINGS = 500
+SMALL = 1e-30
+"""A residual so small that slope(r) / r is the loss's curvature at 0."""
+
+
+def slopes_and_weights(
+    loss: Callable[..., Array], residual: Float[Array, " n"], constants: dict[str, Any]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """psi(r), the loss's slope, and w(r) = psi(r) / r, by which weighted least squares has the same gradient."""
+    moved = jnp.where(jnp.abs(residual) < SMALL, SMALL, residual)
+    slopes = jax.jvp(lambda r: loss(r, jnp.zeros_like(r), **constants), (moved,), (jnp.ones_like(moved),))[1]
+    return slopes, slopes / moved
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+def reweighted(
+    loss: Callable[..., Array],
+    basis: Float[Array, "n p"],
+    target: Float[Array, " n"],
+    start: Float[Array, " p"],
+    constants: dict[str, Any],
+) -> Float[Array, " p"]:
+    """Minimize mean loss(basis z, target) by iteratively reweighted least squares, to round-off.
+
+    Each step minimizes a quadratic that touches the objective and lies above it wherever the loss is concave in r^2, as Huber's,
+    Student's and the bisquare are: so it never goes up, whatever the start (Huber 1981; Lange, Hunter and Yang 2000). Where the loss
+    is not convex the minimum is the one below the start.
+    """
+    absent = jnp.diag((jnp.sum(jnp.square(basis), axis=0) == 0.0).astype(basis.dtype))
+
+    def unfinished(state: tuple[Array, Array, Array]) -> Array:
+        z, step, count = state
+        return (jnp.max(jnp.abs(step)) > 4.0 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))) & (count < MOST_REWEIGHTINGS)
+
+    def improved(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        z, _, count = state
+        slopes, weights = slopes_and_weights(loss, basis @ z - target, constants)
+        step = jnp.linalg.solve(basis.T @ (weights[:, None] * basis) + absent, basis.T @ slopes)
+        return z - step, step, count + 1
+
+    return jax.lax.while_loop(unfinished, improved, (start, jnp.full_like(start, jnp.inf), jnp.zeros((), jnp.int32)))[0]
+
+
+def m_estimate(
+    loss: Callable[..., Array], basis: Float[Array, "n p"], target: Float[Array, " n"], constants: dict[str, Any]
+) -> Float[Array, " p"]:
+    """Minimize mean loss(basis z, target) from Huber's estimate, delta = 1.345 x the spread of least squares' residuals.
+
+    Most of the way from any start is behind there, and of a loss that is not convex it is the basin wanted (Huber 1981).
+    """
+    average = basis.T @ target / len(target)  # least squares, in these coordinates
+    delta = jnp.maximum(EFFICIENT_DELTA * spread(basis @ average - target), SMALL)
+    begin = reweighted(losses.huber, basis, target, average, {"delta": delta})
+    return reweighted(loss, basis, target, begin, dict(constants))
+
+
+def curvature(loss: Callable[..., Array], constants: dict[str, Any]) -> Float[Array, ""]:
+    """psi'(0), the largest curvature of a loss that is concave in r^2: there psi'(r) <= psi(r) / r <= psi'(0)."""
+    return slopes_and_weights(loss, jnp.zeros(1), constants)[1][0]
+
+
+def spread(residual: Float[Array, " n"]) -> Float[Array, ""]:
+    """The standard deviation of normal residuals, from their median size, which half of them can't move far."""
+    return NORMAL_CONSISTENT * jnp.median(jnp.abs(residual))
+
+
+def least_absolute(basis: Float[np.ndarray, "n p"], target: Float[np.ndarray, " n"]) -> Float[np.ndarray, " p"]:
+    """Minimize mean |basis z - target| by its dual linear program: max y'a for basis'a = 0, -1 <= a <= 1 (Koenker and Bassett 1978).
+
+    The multipliers are the fit. It passes through as many examples as it has parameters, and where the program says which, it is
+    solved from those to round-off.
+    """
+    from scipy.optimize import linprog  # half a second to import, which only this loss needs
+
+    present = np.any(basis != 0.0, axis=0)
+    columns = basis[:, present]
+    program = linprog(-target, A_eq=columns.T, b_eq=np.zeros(columns.shape[1]), bounds=(-1.0, 1.0), method="highs")
+    fit = -program.eqlin.marginals
+    nearest = np.argsort(np.abs(columns @ fit - target))[: columns.shape[1]]
+    through = np.linalg.lstsq(columns[nearest], target[nearest], rcond=None)[0]
+    best = min((through, fit), key=lambda z: float(np.mean(np.abs(columns @ z - target))))
+    z = np.zeros(basis.shape[1])
+    z[present] = best
+    return z
