@@ -106,3 +106,25 @@ def least_absolute(basis: Float[np.ndarray, "n p"], target: Float[np.ndarray, " 
     z = np.zeros(basis.shape[1])
     z[present] = best
     return z
+
+
+def student_t_fit(
+    basis: Float[np.ndarray, "n p"], target: Float[np.ndarray, " n"], degrees: float
+) -> tuple[Float[np.ndarray, " p"], float]:
+    """Fit z and the scale s of Student's t by maximum likelihood: the reweighted step, then s^2 = sum w r^2 / sum w.
+
+    w = (nu + 1) / (nu + r^2 / s^2). It is the EM algorithm with an expanded parameter, which has the same fixed points (Kent, Tyler
+    and Vardi 1994).
+    """
+    z = basis.T @ target / len(target)
+    residual = target - basis @ z
+    scale = max(NORMAL_CONSISTENT * float(np.median(np.abs(residual))), SMALL)
+    for _ in range(MOST_REWEIGHTINGS):
+        weights = (degrees + 1.0) / (degrees + np.square(residual / scale))
+        step = np.linalg.lstsq(basis.T @ (weights[:, None] * basis), basis.T @ (weights * residual), rcond=None)[0]
+        z, before = z + step, scale
+        residual = target - basis @ z
+        scale = float(np.sqrt(np.sum(weights * residual**2) / np.sum(weights)))
+        if np.abs(step).max() <= 1e-15 * np.abs(z).max() and abs(scale - before) <= 1e-15 * scale:
+            break
+    return z, scale
