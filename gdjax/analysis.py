@@ -89,3 +89,12 @@ def mean_over(samples: xr.DataArray, dim: str) -> xr.DataArray:
 def standard_error(samples: xr.DataArray, dim: str) -> xr.DataArray:
     """The standard error of the mean over `dim`."""
     return samples.std(dim, ddof=1) / np.sqrt(samples.sizes[dim])
+
+
+def ratio(numerator: xr.DataArray, denominator: xr.DataArray, dim: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """The ratio of two means over `dim`, sampled in pairs, and its standard error relative to it, by the delta method.
+
+    What moves both means alike leaves the ratio alone, so that estimates from the same data sets are compared more sharply.
+    """
+    value = numerator.mean(dim) / denominator.mean(dim)
+    return value, standard_error(numerator / numerator.mean(dim) - denominator / denominator.mean(dim), dim)

@@ -43,8 +43,9 @@ def reweighted(
     target: Float[Array, " n"],
     start: Float[Array, " p"],
     constants: dict[str, Any],
+    tolerance: float = 0.0,
 ) -> Float[Array, " p"]:
-    """Minimize mean loss(basis z, target) by iteratively reweighted least squares, to round-off.
+    """Minimize mean loss(basis z, target) by iteratively reweighted least squares, to round-off or to a relative `tolerance`.
 
     Each step minimizes a quadratic that touches the objective and lies above it wherever the loss is concave in r^2, as Huber's,
     Student's and the bisquare are: so it never goes up, whatever the start (Huber 1981; Lange, Hunter and Yang 2000). Where the loss
@@ -54,7 +55,8 @@ def reweighted(
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
         z, step, count = state
-        return (jnp.max(jnp.abs(step)) > 4.0 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))) & (count < MOST_REWEIGHTINGS)
+        least = jnp.maximum(tolerance, 4.0 * jnp.finfo(z.dtype).eps) * jnp.max(jnp.abs(z))
+        return (jnp.max(jnp.abs(step)) > least) & (count < MOST_REWEIGHTINGS)
 
     def improved(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         z, _, count = state
@@ -68,13 +70,13 @@ def reweighted(
 def m_estimate(
     loss: Callable[..., Array], basis: Float[Array, "n p"], target: Float[Array, " n"], constants: dict[str, Any]
 ) -> Float[Array, " p"]:
-    """Minimize mean loss(basis z, target) from Huber's estimate, delta = 1.345 x the spread of least squares' residuals.
+    """Minimize mean loss(basis z, target) from nearly Huber's estimate, delta = 1.345 x the spread of least squares' residuals.
 
     Most of the way from any start is behind there, and of a loss that is not convex it is the basin wanted (Huber 1981).
     """
     average = basis.T @ target / len(target)  # least squares, in these coordinates
     delta = jnp.maximum(EFFICIENT_DELTA * spread(basis @ average - target), SMALL)
-    begin = reweighted(losses.huber, basis, target, average, {"delta": delta})
+    begin = reweighted(losses.huber, basis, target, average, {"delta": delta}, 1e-3)
     return reweighted(loss, basis, target, begin, dict(constants))
 
 

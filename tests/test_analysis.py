@@ -73,3 +73,13 @@ def test_a_mean_over_seeds_is_not_finite_where_a_seed_is_not():
 def test_standard_error_falls_with_the_root_of_the_sample():
     samples = xr.DataArray(np.random.default_rng(0).normal(size=10_000), dims="seed")
     assert float(analysis.standard_error(samples, "seed")) == pytest.approx(0.01, rel=0.05)  # the sample's own spread is 0.7 %
+
+
+def test_ratio_of_paired_means_has_the_delta_method_s_error():
+    rng = np.random.default_rng(0)
+    common = rng.exponential(size=(2000, 500))
+    top = xr.DataArray(3.0 * common + rng.exponential(size=common.shape), dims=("repeat", "sample"))
+    value, error = analysis.ratio(top, xr.DataArray(common, dims=("repeat", "sample")), "sample")
+    # 2,000 repeats tell a spread to 1 / sqrt(4,000) = 1.6 %: four of them, and the method's own 1 / 500
+    np.testing.assert_allclose(error.mean(), (value.std() / value.mean()), rtol=0.065)
+    np.testing.assert_allclose(value.mean(), 4.0, rtol=0.01)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 import gdjax
 from experiments import batch_size, descend, feature_scaling, learning_rate, loss_landscape, normal_equations
 from experiments import batch_size, descend, learning_rate, likelihood
+from experiments import batch_size, descend, learning_rate, likelihood, robust_losses
 from gdjax import cli, problems, store
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -21,6 +22,7 @@ SMALL = {
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
     "likelihood": {},
+    "robust_losses": {"num_data_sets": 400},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
     "feature_scaling": {"num_steps": 500, "compare": None},
     "loss_landscape": {"grid_size": 21},
@@ -30,7 +32,7 @@ MODULES = {
     module.__name__.rpartition(".")[2]: module
     for module in (batch_size, descend, feature_scaling, learning_rate, loss_landscape, normal_equations)
 }
-MODULES = {module.__name__.rpartition(".")[2]: module for module in (batch_size, descend, learning_rate, likelihood)}
+MODULES = {module.__name__.rpartition(".")[2]: module for module in (batch_size, descend, learning_rate, likelihood, robust_losses)}
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments import likelihood
+from experiments import likelihood, robust_losses
 from gdjax import problems
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -22,7 +22,15 @@ def square(params, example):
     return (params - example) ** 2
 
 
-@pytest.mark.parametrize("module", [likelihood])
+half_log_mse = likelihood._half_log_mse
+
+
+def whole_log_mse(*arguments):
+    value, gradient = half_log_mse(*arguments)
+    return 2 * value, gradient
+
+
+@pytest.mark.parametrize("module", [likelihood, robust_losses])
 def test_an_experiment_on_linear_models_refuses_anything_else(module, mistake):
     problem = problems.from_loss(square, np.ones(3), np.zeros(()))
     name = module.__name__.rpartition(".")[2]
@@ -61,12 +69,10 @@ class TestLikelihood:
 
     def test_an_affine_profile_would_be_found(self, likelihoods):
         """What the page says of any sigma: the likelihood is the MSE, stretched and shifted."""
-        mse = likelihoods["profiled"].objective
-        wrong = likelihoods.copy()
-        error = reference.NOTEBOOK_MINIMUM + likelihoods["profiled"].distance ** 2
-        wrong["profiled"] = (
-            results["profiled"].to_dataset().assign(objective=mse[-1] + (error - error[-1]) * (mse[0] - mse[-1]) / (error[0] - error[-1]))
-        )
+        profiled, wrong = likelihoods["profiled"].to_dataset(), likelihoods.copy()
+        error = profiled.distance**2
+        slope = (profiled.objective[0] - profiled.objective[-1]) / (error[0] - error[-1])
+        wrong["profiled"] = profiled.assign(objective=profiled.objective[-1] + slope * (error - error[-1]))
         assert sum("profiled" in claim for claim in lost(likelihood.check(wrong, problems.notebook_line()))) == 2
 
     def test_a_forgotten_half_would_be_found(self, monkeypatch):
@@ -79,9 +85,64 @@ class TestLikelihood:
             likelihood.run(problems.least_squares([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0]), sweep)
 
 
-half_log_mse = likelihood._half_log_mse
+@pytest.fixture(scope="module")
+def spoilt():
+    return robust_losses.run(problems.notebook_line(), sweep, num_data_sets=1500, delta=1.0)
 
 
-def whole_log_mse(*arguments):
-    value, gradient = half_log_mse(*arguments)
-    return 2 * value, gradient
+class TestRobustLosses:
+    def test_fits_to_the_spoilt_copy_are_the_reference(self, spoilt):  # E20: N26 to N28
+        back = problems.whitened(problems.notebook_line().data[0]).back
+        fits = {str(name): back @ spoilt["spoilt"].fit.sel(estimator=name).values for name in spoilt["spoilt"].estimator.values}
+        np.testing.assert_allclose(fits["mse"], reference.LEAST_SQUARES_CONTAMINATED[0], rtol=1e-9)
+        np.testing.assert_allclose(fits["huber"], reference.HUBER["contaminated"][1.0][0], rtol=1e-9)
+        np.testing.assert_allclose(fits["mae"], reference.LEAST_ABSOLUTE["contaminated"][0], rtol=1e-9)
+        np.testing.assert_allclose(fits["student"], reference.STUDENT_T_3["contaminated"][0], rtol=1e-7)  # the reference's own
+
+    def test_every_finding_holds_under_the_page_s_delta(self, spoilt):
+        assert lost(robust_losses.check(spoilt, problems.notebook_line())) == []
+
+    def test_predictions_are_the_reference(self, spoilt):  # C09
+        findings = {finding.claim: finding.predicted for finding in robust_losses.check(spoilt, problems.notebook_line())}
+        told = {
+            name: next(value for claim, value in findings.items() if claim.startswith(name))
+            for name in (
+                "normal noise: efficiency of Huber",
+                "normal noise: efficiency of MAE",
+                "normal noise: efficiency of Student",
+                "normal noise: efficiency of bisquare",
+                "t3 noise: efficiency of Student",
+                "contaminated noise: variance",
+            )
+        }
+        wanted = [
+            reference.HUBER_EFFICIENCY[1.345],
+            reference.LEAST_ABSOLUTE_EFFICIENCY,
+            reference.STUDENT_T_EFFICIENCY[3],
+            reference.BISQUARE_EFFICIENCY,
+            1.0 / reference.LEAST_SQUARES_UNDER_T[3],
+            reference.CONTAMINATED_VARIANCE["mean"],
+        ]
+        np.testing.assert_allclose(list(told.values()), wanted, rtol=1e-8)  # the reference's own
+
+    @pytest.mark.parametrize(("right", "wrong"), [(0.95, 0.9), (0.95, 1.0), (2 / np.pi, 0.7), (0.9008, 0.95)])
+    def test_a_wrong_efficiency_would_be_found(self, spoilt, monkeypatch, right, wrong):
+        """Everything that quadrature says, off by the factor between two constants that could be mistaken for each other."""
+        variance = robust_losses.Estimator.variance
+        factor = {"squared_error": 1.0}
+        monkeypatch.setattr(
+            robust_losses.Estimator, "variance", lambda self, noise: variance(self, noise) * factor.get(self.loss, right / wrong)
+        )
+        said = lost(robust_losses.check(spoilt, problems.notebook_line()))
+        assert any(claim.startswith("normal noise: efficiency of Huber") for claim in said)
+
+    def test_equal_curvatures_would_be_found(self, spoilt):
+        """What "the same rate, other loss" takes for granted."""
+        wrong = spoilt.copy()
+        wrong["edges"] = spoilt["edges"].to_dataset() * 0.0 + 1.0
+        assert len(lost(robust_losses.check(wrong, problems.notebook_line()))) == 1
+
+    def test_data_without_noise_are_refused(self):
+        X = np.arange(12.0)[:, None]
+        with pytest.raises(InputError, match="no noise to judge outliers by"):
+            robust_losses.run(problems.least_squares(X, 1.0 + 2.0 * X[:, 0]), sweep)
