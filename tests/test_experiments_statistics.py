@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from experiments import likelihood, robust_losses
-from gdjax import problems
+from experiments import heteroscedastic, likelihood, robust_losses
+from gdjax import problems, statistics
 from gdjax.records import InputError
 from gdjax.sweep import sweep
 from tests import reference
@@ -30,7 +31,7 @@ def whole_log_mse(*arguments):
     return 2 * value, gradient
 
 
-@pytest.mark.parametrize("module", [likelihood, robust_losses])
+@pytest.mark.parametrize("module", [heteroscedastic, likelihood, robust_losses])
 def test_an_experiment_on_linear_models_refuses_anything_else(module, mistake):
     problem = problems.from_loss(square, np.ones(3), np.zeros(()))
     name = module.__name__.rpartition(".")[2]
@@ -146,3 +147,61 @@ class TestRobustLosses:
         X = np.arange(12.0)[:, None]
         with pytest.raises(InputError, match="no noise to judge outliers by"):
             robust_losses.run(problems.least_squares(X, 1.0 + 2.0 * X[:, 0]), sweep)
+
+
+@pytest.fixture(scope="module")
+def unequal():
+    return heteroscedastic.run(problems.notebook_line(), sweep, num_fitted=100)
+
+
+class TestHeteroscedastic:
+    def test_efficiencies_are_the_reference(self, unequal):  # N29, E21: Monte Carlo within 5 %
+        findings = [finding for finding in heteroscedastic.check(unequal, problems.notebook_line()) if "efficiency" in finding.claim]
+        np.testing.assert_allclose([finding.predicted for finding in findings], reference.HETEROSCEDASTIC_EFFICIENCY, rtol=1e-9)
+        np.testing.assert_allclose([finding.measured for finding in findings], reference.HETEROSCEDASTIC_EFFICIENCY, rtol=0.05)
+        assert len(findings) == 2
+        assert max(finding.tolerance for finding in findings) < 0.06
+
+    def test_plain_and_weighted_fits_of_the_notebook_s_noise_are_the_reference(self):  # N29
+        X, y = problems.notebook_line().data
+        sigma = 0.2 + 0.3 * X[:, 1]
+        target = 2.5 + 1.7 * X[:, 1] + sigma * (y - 2.5 - 1.7 * X[:, 1])
+        plain = problems.least_squares(X, target, False).minimizer
+        weighted = problems.least_squares(X / sigma[:, None], target / sigma, False).minimizer
+        np.testing.assert_allclose(plain, reference.HETEROSCEDASTIC_LEAST_SQUARES, rtol=1e-9)
+        np.testing.assert_allclose(weighted, reference.HETEROSCEDASTIC_WEIGHTED, rtol=1e-9)
+
+    def test_the_deviation_is_the_notebook_s_own(self):
+        design = heteroscedastic._design(problems.notebook_line(), 0.2, 0.3)
+        np.testing.assert_allclose(design.sigma, 0.2 + 0.3 * design.features[:, 1], rtol=1e-14)  # the grid's rounding
+
+    def test_believing_the_textbook_would_be_found(self, unequal, monkeypatch):
+        """What its standard errors take for granted: that all variances are their mean."""
+
+        def equal(X, variances):
+            return statistics.Covariances(*[variances.mean() * np.linalg.inv(X.T @ X)] * 3)
+
+        monkeypatch.setattr("experiments.heteroscedastic.Design.covariances", lambda self: equal(self.features, self.sigma**2))
+        said = lost(heteroscedastic.check(unequal, problems.notebook_line()))
+        assert len([claim for claim in said if "textbook" in claim or "efficiency" in claim]) == 4
+
+    def test_a_bias_would_be_found(self, unequal):
+        wrong = unequal.copy()
+        known = unequal["known"].to_dataset()
+        wrong["known"] = known.assign(error=known.error + 0.05 * known.error.std("data_set"))
+        assert any("unbiased" in claim for claim in lost(heteroscedastic.check(wrong, problems.notebook_line())))
+
+    def test_a_sigma_that_ignores_x_would_be_found(self, unequal):
+        wrong = unequal.copy()
+        fitted, plain = unequal["fitted"].to_dataset(), unequal["known"].error.sel(estimator="plain").isel(data_set=slice(100))
+        wrong["fitted"] = fitted.assign(
+            error=xr.concat([fitted.error.sel(estimator="weighted", drop=True), plain.drop_vars("estimator")], "estimator")
+        )
+        assert any("sigma(x) fitted, the least" in claim for claim in lost(heteroscedastic.check(wrong, problems.notebook_line())))
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [({"level": 0.0}, "both are above 0"), ({"repeats": 1}, "repeats=1"), ({"num_data_sets": 5}, "num_data_sets=5")],
+    )
+    def test_a_setting_that_makes_no_sense_is_named(self, settings, said, mistake):
+        assert said in mistake(heteroscedastic.run, problems.notebook_line(), sweep, **settings)
