@@ -52,14 +52,15 @@ class Design:
         """Of the fits."""
         return statistics.covariances(self.features, self.sigma**2)
 
-    def target(self, data_set: Any) -> Array:
+    def target(self, data_set: Any) -> Any:
         """y of one data set, less what the truth makes of it: fits of this are the fits' errors."""
         key = jax.random.fold_in(jax.random.key(0), jnp.asarray(data_set).astype(int))
         return self.sigma * jax.random.normal(key, (len(self.u),))
 
     def repeated(self, times: int) -> Design:
         """Every example so many times, which leaves efficiencies as they are."""
-        return Design(*(np.repeat(array, times, axis=0) for array in (self.features, self.u, self.sigma)), self.truth)
+        features, u, sigma = (np.repeat(array, times, axis=0) for array in (self.features, self.u, self.sigma))
+        return Design(features, u, sigma, self.truth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ class Likelihood:
         )
 
 
-def _modelled(params: Array, example: tuple[Array, Array, Array], center: Array, stretch: Array) -> Array:
+def _modelled(params: Array, example: tuple[Array, Array, Array], center: Any = 0.0, stretch: Any = 1.0) -> Array:
     features, u, target = example
     level, growth = jnp.exp(center + stretch @ params[-2:])
     return losses.gaussian_nll(features @ params[:-2], target, sigma=level + growth * u)
@@ -260,8 +261,10 @@ def _textbook_variance(known: xr.Dataset, design: Design, number: int) -> xr.Dat
 def _of_fitted(fitted: xr.Dataset) -> list[Finding]:
     squares = np.square(fitted.error)
     ratios = [
-        analysis.ratio(*(squares.sel(estimator=of, parameter=name) for of in ("weighted", "fitted")), "data_set")
-        for name in fitted.parameter
+        analysis.ratio(by_weights, by_likelihood, "data_set")
+        for by_weights, by_likelihood in zip(
+            *(squares.sel(estimator=of).transpose("parameter", "data_set") for of in ("weighted", "fitted")), strict=True
+        )
     ]
     worst, error = min(((float(value), float(spread)) for value, spread in ratios), key=lambda pair: pair[0])
     return [

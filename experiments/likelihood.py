@@ -99,7 +99,7 @@ def _relations(results: xr.DataTree, problem: Problem) -> list[Finding]:
     ]
     mse, nll, _ = series["profiled"]
     bend = np.max(nll - np.interp(mse, [mse[-1], mse[0]], [nll[-1], nll[0]]))
-    ratio = mse[0] / mse[-1]
+    ratio = float(mse[0] / mse[-1])
     widest = (ratio - 1.0) / math.log(ratio)  # where the slope of the logarithm is the chord's
     return [
         *findings,
@@ -254,10 +254,14 @@ def _student(basis: np.ndarray, target: np.ndarray, unit: float) -> Problem:
         (basis, target / unit),
         np.append(np.zeros(len(z)), 0.5 * math.log(float(np.mean((target / unit) ** 2)))),
         minimizer=np.append(z, math.log(scale)),
-        minimum=float(np.mean(losses.student_t(basis @ z, target / unit, degrees=DEGREES, scale=scale))),
+        minimum=float(np.mean(_t(basis @ z, target / unit, scale))),
     )
+
+
+def _t(prediction: Any, target: Any, scale: Any) -> Array:
+    return losses.student_t(prediction, target, degrees=DEGREES, scale=scale)
 
 
 def _joint_student(params: Array, example: tuple[Array, Array]) -> Array:
     features, target = example
-    return losses.student_t(features @ params[:-1], target, degrees=DEGREES, scale=jnp.exp(params[-1]))
+    return _t(features @ params[:-1], target, jnp.exp(params[-1]))

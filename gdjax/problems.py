@@ -204,7 +204,7 @@ def notebook_outliers(*, loss: str = "huber", **constants: float) -> Problem:
     X, y = notebook_line().data
     spoilt = np.array(y)
     spoilt[[10, 30, 50, 70]] += [15.0, -20.0, 25.0, -30.0]
-    return dataclasses.replace(robust_regression(X[:, 1:], spoilt, loss, **constants), name="notebook_outliers")
+    return dataclasses.replace(robust_regression(X[:, 1:], spoilt, loss, intercept=True, **constants), name="notebook_outliers")
 
 
 class Whitened(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from gdjax import losses
 
@@ -85,7 +85,7 @@ def curvature(loss: Callable[..., Array], constants: dict[str, Any]) -> Float[Ar
     return slopes_and_weights(loss, jnp.zeros(1), constants)[1][0]
 
 
-def spread(residual: Float[Array, " n"]) -> Float[Array, ""]:
+def spread(residual: Float[ArrayLike, " n"]) -> Float[Array, ""]:
     """The standard deviation of normal residuals, from their median size, which half of them can't move far."""
     return NORMAL_CONSISTENT * jnp.median(jnp.abs(residual))
 

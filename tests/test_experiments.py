@@ -15,6 +15,7 @@ from experiments import batch_size, descend, feature_scaling, learning_rate, los
 from experiments import batch_size, descend, learning_rate, likelihood
 from experiments import batch_size, descend, learning_rate, likelihood, robust_losses
 from experiments import batch_size, descend, heteroscedastic, learning_rate, likelihood, robust_losses
+from experiments import batch_size, descend, heteroscedastic, learning_rate, leverage, likelihood, robust_losses
 from gdjax import cli, problems, store
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -23,6 +24,7 @@ SMALL = {
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
+    "leverage": {"num_sizes": 7},
     "likelihood": {},
     "robust_losses": {"num_data_sets": 400},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
@@ -36,7 +38,7 @@ MODULES = {
 }
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (batch_size, descend, heteroscedastic, learning_rate, likelihood, robust_losses)
+    for module in (batch_size, descend, heteroscedastic, learning_rate, leverage, likelihood, robust_losses)
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 

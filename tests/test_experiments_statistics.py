@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import heteroscedastic, likelihood, robust_losses
+from experiments import heteroscedastic, leverage, likelihood, robust_losses
 from gdjax import problems, statistics
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -137,12 +138,6 @@ class TestRobustLosses:
         said = lost(robust_losses.check(spoilt, problems.notebook_line()))
         assert any(claim.startswith("normal noise: efficiency of Huber") for claim in said)
 
-    def test_equal_curvatures_would_be_found(self, spoilt):
-        """What "the same rate, other loss" takes for granted."""
-        wrong = spoilt.copy()
-        wrong["edges"] = spoilt["edges"].to_dataset() * 0.0 + 1.0
-        assert len(lost(robust_losses.check(wrong, problems.notebook_line()))) == 1
-
     def test_data_without_noise_are_refused(self):
         X = np.arange(12.0)[:, None]
         with pytest.raises(InputError, match="no noise to judge outliers by"):
@@ -205,3 +200,34 @@ class TestHeteroscedastic:
     )
     def test_a_setting_that_makes_no_sense_is_named(self, settings, said, mistake):
         assert said in mistake(heteroscedastic.run, problems.notebook_line(), sweep, **settings)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    return leverage.run(problems.notebook_line(), sweep, num_sizes=7)
+
+
+class TestLeverage:
+    def test_equal_curvatures_would_be_found(self, moved):
+        """What "the same rate, another loss" takes for granted."""
+        wrong = moved.copy()
+        wrong["edges"] = moved["edges"].to_dataset() * 0.0 + 1.0
+        assert len(lost(leverage.check(wrong, problems.notebook_line()))) == 1
+
+    def test_a_loss_that_withstands_leverage_would_be_found(self, moved):
+        """As the page has it of Huber's and the absolute loss: the fit stays, and the outlier's residual with it."""
+        wrong, outlier = moved.copy(), moved["outlier"].to_dataset()
+        start = outlier.residual.isel(factor=0)
+        wrong["outlier"] = outlier.assign(residual=start * outlier.factor)
+        assert sum("x 1000 times" in claim for claim in lost(leverage.check(wrong, problems.notebook_line()))) == 2
+
+    def test_redescending_losses_hold_out_longer_and_follow_too(self, moved):
+        least = moved["outlier"].moved.sel(kind="x")
+        early, late = least.sel(factor=10.0, method="nearest"), least.isel(factor=-1)
+        assert float(early.sel(estimator="bisquare")) < 0.1 * float(early.sel(estimator="huber"))
+        np.testing.assert_allclose(late / late.sel(estimator="mse"), 1.0, rtol=0.2)
+
+
+def test_findings_are_plain_json(likelihoods, spoilt, unequal, moved):
+    for module, results in ((likelihood, likelihoods), (robust_losses, spoilt), (heteroscedastic, unequal), (leverage, moved)):
+        json.dumps([finding.as_dict() for finding in module.check(results, problems.notebook_line())])
