@@ -37,7 +37,7 @@ LARGEST, LOWEST_SHOWN = 1000.0, 1e-3
 
 def run(problem: Problem, sweep: Callable[..., xr.Dataset], *, num_sizes: int = 13) -> xr.DataTree:
     """Move one example ever further, in y and in x, and fit every loss exactly; find two stability edges by descent."""
-    basis, target, scale = orthogonal_data(problem)
+    basis, target, scale = orthogonal_data(problem, "leverage")
     factors = np.geomspace(1.0, LARGEST, whole("num_sizes", num_sizes, least=5))
     return xr.DataTree.from_dict({"outlier": _outlier(basis, target, scale, factors), "edges": _edges(basis, target, sweep)})
 

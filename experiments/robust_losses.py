@@ -142,9 +142,7 @@ def run(
     delta
         Huber's on the spoilt copy, in the target's units; by default 1.345 x the residuals' spread.
     """
-    if not theory.is_least_squares(problem):
-        raise InputError(f"experiment robust_losses is about linear least squares, which {problem.name} is not.")
-    basis, target, _ = orthogonal_data(problem)
+    basis, target, _ = orthogonal_data(problem, "robust_losses")
     sets = {
         name: DataSets(
             estimator, whole("num_examples", num_examples, least=20), whole("num_features", num_features), whole("seed", seed, least=0)
@@ -161,8 +159,10 @@ def run(
     )
 
 
-def orthogonal_data(problem: Problem) -> tuple[np.ndarray, np.ndarray, float]:
+def orthogonal_data(problem: Problem, experiment: str = "") -> tuple[np.ndarray, np.ndarray, float]:
     """The features in orthogonal coordinates, the target, and the spread of the residuals of the absolute loss."""
+    if not theory.is_least_squares(problem):
+        raise InputError(f"experiment {experiment} is about linear least squares, which {problem.name} is not.")
     features, target = (np.asarray(array) for array in problem.data)
     basis = problems.whitened(features).basis
     scale = float(solvers.spread(basis @ solvers.least_absolute(basis, target) - target))

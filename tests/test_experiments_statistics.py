@@ -32,7 +32,7 @@ def whole_log_mse(*arguments):
     return 2 * value, gradient
 
 
-@pytest.mark.parametrize("module", [heteroscedastic, likelihood, robust_losses])
+@pytest.mark.parametrize("module", [heteroscedastic, leverage, likelihood, robust_losses])
 def test_an_experiment_on_linear_models_refuses_anything_else(module, mistake):
     problem = problems.from_loss(square, np.ones(3), np.zeros(()))
     name = module.__name__.rpartition(".")[2]
