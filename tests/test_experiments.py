@@ -1,7 +1,9 @@
 """Every experiment at a small size: its findings hold, what it saves comes back, its figures draw."""
 
 import functools
+import importlib
 import inspect
+import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+import experiments
 import gdjax
-from experiments import batch_size, descend, feature_scaling, learning_rate, loss_landscape, normal_equations
-from experiments import batch_size, descend, learning_rate, likelihood
-from experiments import batch_size, descend, learning_rate, likelihood, robust_losses
-from experiments import batch_size, descend, heteroscedastic, learning_rate, likelihood, robust_losses
-from experiments import batch_size, descend, heteroscedastic, learning_rate, leverage, likelihood, robust_losses
+from experiments import batch_size, learning_rate
 from gdjax import cli, problems, store
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -32,15 +31,9 @@ SMALL = {
     "loss_landscape": {"grid_size": 21},
     "normal_equations": {},
 }
-MODULES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (batch_size, descend, feature_scaling, learning_rate, loss_landscape, normal_equations)
-}
-MODULES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (batch_size, descend, heteroscedastic, learning_rate, leverage, likelihood, robust_losses)
-}
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
+PRESENT = {module.name for module in pkgutil.iter_modules(experiments.__path__)} - {"run"}
+MODULES = {name: importlib.import_module(f"experiments.{name}") for name in PRESENT}
 
 
 def problem_of(kind):
