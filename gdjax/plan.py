@@ -138,7 +138,8 @@ def _block_shape(grid: Grid, num_streams: int, batch: int, budget: int, workers:
     """Members, streams and lanes of a block."""
     records = len(grid.steps_of(batch))
     evaluated = 3 * grid.problem.num_examples if grid.problem.hessian is None else 0
-    total = grid.num_members * num_streams * grid.num_lanes
+    sizes = (grid.num_members, num_streams, grid.num_lanes)
+    total = math.prod(2 ** (size - 1).bit_length() if grid.padded else size for size in sizes)
     most = max(1, min(total, budget // (8 * (4 * records + 8 * grid.num_parameters + evaluated))))
     if jax.default_backend() == "cpu" and _is_cut(grid, total, batch):
         most = min(most, max(128, min(512, CACHED_BYTES // (8 * grid.num_parameters))))

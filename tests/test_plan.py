@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,34 @@ def test_less_memory_makes_smaller_blocks():
     ]
     assert largest == sorted(largest, reverse=True)
     assert largest[0] > largest[1] > largest[2] > largest[3] == 1
+
+
+@pytest.mark.parametrize("budget", [20_000, 200_000, 4 * 2**30])
+@pytest.mark.parametrize("num_lanes", [1, 5, 8, 100, 129, 1000])
+@pytest.mark.parametrize("num_seeds", [1, 3, 8])
+def test_padded_shapes_are_powers_of_two_within_the_budget(num_seeds, num_lanes, budget):
+    here = replace(grid(num_lanes=num_lanes, num_seeds=num_seeds), padded=True)
+    blocks = plan.plan(here, recipe(), budget=budget, workers=2)
+    wanted = sorted(itertools.product([0], range(num_seeds), range(num_lanes)))
+    assert sorted(run for block in blocks for run in runs(block)) == wanted
+    lone = 8 * (4 * len(here.steps) + 8 * here.num_parameters)  # bytes of a run's records and parameters
+    for block in blocks:
+        assert all(size & (size - 1) == 0 for size in block.shape)
+        assert all(
+            count <= size for count, size in zip((len(block.members), len(block.streams), len(block.lanes)), block.shape, strict=True)
+        )
+        assert 2 * math.prod(block.shape) * lone <= max(budget, 2 * lone)  # two workers' blocks
+
+
+def test_padded_grids_of_nearly_one_size_have_one_shape():
+    shapes = {
+        (block.recipe, block.shape)
+        for num_seeds, num_lanes in itertools.product((5, 6, 7, 8), (9, 12, 16))
+        for block in plan.plan(
+            replace(grid(num_lanes=num_lanes, num_seeds=num_seeds, num_steps=4), padded=True), recipe(), budget=4 * 2**30, workers=2
+        )
+    }
+    assert len(shapes) == 1
 
 
 class TestGroups:
