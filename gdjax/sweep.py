@@ -242,13 +242,18 @@ def _axis(name: str, values: Any) -> Axis:
     except ValueError:  # rows of different lengths
         array = np.empty((0, 0), object)
     if array.ndim > 1 or (not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)) and array.size):
-        raise InputError(f"{name}={values!r} is not allowed: an axis is a number, or a sequence of numbers.")
+        raise InputError(f"{name}={_shown(values)} is not allowed: an axis is a number, or a sequence of numbers.")
     if array.size == 0:
         raise InputError(f"{name} is empty: give at least one value.")
     if not np.isfinite(array).all():
-        raise InputError(f"{name}={values!r} is not allowed: every value must be finite.")
+        raise InputError(f"{name}={_shown(values)} is not allowed: every value must be finite.")
     dim = None if array.ndim == 0 else str(values.dims[0]) if isinstance(values, xr.DataArray) else name
     return Axis(name, np.atleast_1d(array), dim)
+
+
+def _shown(values: Any) -> str:
+    """A value as it was given, in one line."""
+    return " ".join(repr(values.values if isinstance(values, xr.DataArray) else values).split())
 
 
 def _check_dimensions(axes: dict[str, Axis]) -> None:

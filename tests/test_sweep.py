@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 
 import gdjax
-from gdjax import problems, samplers
-from gdjax.sweep import record_steps
+from gdjax import problems, program, samplers
+from gdjax.sweep import check, record_steps
 from tests import reference
 from tests.conftest import random_data
 
@@ -450,6 +451,137 @@ class TestEquivalences:
         ds = gdjax.sweep(notebook, num_steps=1, batch_size=16, seed=range(5), learning_rate=[0.001, 0.002])
         moved = ds.params.values  # from zero, by -rate times the batch's gradient
         np.testing.assert_allclose(moved[:, 1], 2 * moved[:, 0], rtol=1e-15)
+
+
+def along(values, dim="run"):
+    return xr.DataArray(values, dims=dim)
+
+
+class TestTogether:
+    """Axes that go together along one dimension are a list of runs, each as if it were alone."""
+
+    LIST = {"learning_rate": [0.01, 0.2, 0.05, 0.02], "batch_size": [8, 5, 8, 8], "seed": [3, 0, 3, 4]}  # noqa: RUF012
+
+    def listed(self, **more):
+        return {name: along(values) for name, values in (self.LIST | more).items()}
+
+    @pytest.mark.parametrize("sampler", ["full", "reshuffled", "without_replacement", "with_replacement", shrinking])
+    def test_a_list_is_looped(self, small, sampler):
+        settings = {"sampler": sampler, "num_steps": 11, "record_every": 4}
+        ds = gdjax.sweep(small, **settings, **self.listed())
+        assert ds.objective.dims == ("run", "step")
+        for number, point in enumerate(zip(*self.LIST.values(), strict=True)):
+            agree(ds.isel(run=number), gdjax.sweep(small, **settings, **dict(zip(self.LIST, point, strict=True))))
+
+    def test_a_list_beside_a_product_has_both_dims(self, small):
+        settings = {"method": "heavy_ball", "num_steps": 11}
+        ds = gdjax.sweep(small, **settings, momentum=[0.0, 0.8], **self.listed())
+        assert ds.objective.dims == ("momentum", "run", "step")
+        assert ds.params.dims == ("momentum", "run", "parameter")
+        assert ds.diverged_at.dims == ("momentum", "run")
+        for momentum in (0.0, 0.8):
+            agree(ds.sel(momentum=momentum), gdjax.sweep(small, **settings, momentum=momentum, **self.listed()))
+        other = gdjax.sweep(small, **settings, **self.listed(), momentum=[0.0, 0.8])
+        assert other.objective.dims == ("run", "momentum", "step")
+        agree(other.transpose("momentum", ...), ds)
+
+    def test_two_lists_are_a_product_of_lists(self, small):
+        settings = {"num_steps": 6, "batch_size": 8}
+        rates, seeds = along([0.1, 0.2], "a"), along([3, 4, 5], "b")
+        ds = gdjax.sweep(small, **settings, learning_rate=rates, momentum=along([0.0, 0.5], "a"), seed=seeds)
+        assert ds.objective.dims == ("a", "b", "step")
+        agree(ds.isel(a=1, b=2), gdjax.sweep(small, **settings, learning_rate=0.2, momentum=0.5, seed=5))
+
+    def test_a_builder_s_number_may_be_in_the_list(self):
+        def build(condition_number):
+            return problems.designed_spectrum(jnp.stack([1.0 / condition_number, jnp.ones_like(condition_number)]))
+
+        numbers = {"condition_number": [2.0, 50.0, 2.0], "learning_rate": [0.5, 1.0, 1.5]}
+        ds = gdjax.sweep(build, num_steps=9, record_every=1, **{name: along(values) for name, values in numbers.items()})
+        for number, (condition, rate) in enumerate(zip(*numbers.values(), strict=True)):
+            modes = np.array([1.0 / condition, 1.0])
+            exact = np.sum(modes * (1 - rate * modes) ** (2 * np.arange(10)[:, None]) / 2, axis=1)
+            np.testing.assert_allclose(ds.objective[number], exact, **ROUNDING)
+
+    def test_streams_of_unequal_length(self, small):
+        """One stream with 9 rates, one with 2, and six with one each."""
+        rates = np.linspace(0.01, 0.2, 17)
+        seeds = np.array([0] * 9 + [1] * 2 + list(range(2, 8)))
+        mixed = np.random.default_rng(0).permutation(17)
+        settings = {"num_steps": 7, "batch_size": 8}
+        ds = gdjax.sweep(small, **settings, learning_rate=along(rates[mixed]), seed=along(seeds[mixed]))
+        whole = gdjax.sweep(small, **settings, learning_rate=rates, seed=range(8))
+        for place, number in enumerate(mixed):
+            agree(ds.isel(run=place), whole.isel(learning_rate=number).sel(seed=seeds[number]))
+
+    def test_epochs_of_two_batch_sizes_end_apart(self, small):
+        settings = {"num_epochs": 3, "record_every": 1, "learning_rate": 0.1}
+        ds = gdjax.sweep(small, **settings, batch_size=along([5, 20, 5]), seed=along([1, 1, 2]))
+        assert ds.epoch.dims == ("run", "step")
+        assert ds.epoch[:, -1].values.tolist() == [3.0, 3.0, 3.0]
+        assert ds.sizes["step"] == 13
+        for run, (batch, seed) in enumerate([(5, 1), (20, 1), (5, 2)]):
+            alone = gdjax.sweep(small, **settings, batch_size=batch, seed=seed)
+            last = int(alone.step[-1])
+            np.testing.assert_allclose(ds.objective[run, : last + 1], alone.objective, **ROUNDING)
+            assert (ds.objective[run, last:] == ds.objective[run, last]).all()
+
+    def test_coordinates_are_along_the_shared_dimension(self, small):
+        ds = gdjax.sweep(small, num_steps=2, **self.listed(momentum=[0.0, 0.1, 0.2, 0.3]))
+        assert set(ds.objective.coords) >= {"learning_rate", "batch_size", "seed", "momentum"}
+        for name, values in self.LIST.items():
+            assert ds[name].dims == ("run",)
+            assert ds[name].values.tolist() == values
+        own = gdjax.sweep(small, num_steps=2, learning_rate=along([0.1, 0.2], "learning_rate"), seed=along([3, 4], "learning_rate"))
+        assert own.objective.dims == ("learning_rate", "step")
+        assert own.sel(learning_rate=0.2).seed == 4
+
+    def test_a_list_of_one_is_a_run(self, small):
+        ds = gdjax.sweep(small, num_steps=5, learning_rate=along([0.1]), seed=along([3]))
+        agree(ds.isel(run=0), gdjax.sweep(small, num_steps=5, learning_rate=0.1, seed=3))
+
+    @pytest.mark.parametrize(
+        ("axes", "said"),
+        [
+            ({"learning_rate": along([0.1, 0.2]), "seed": along([1, 2, 3])}, ["learning_rate", "seed", "'run'", "2 and 3"]),
+            ({"learning_rate": along([0.1, 0.2], "seed"), "seed": [1, 2, 3]}, ["'seed'", "2", "3"]),
+            ({"learning_rate": along([0.1, 0.2], "seed"), "seed": 1}, ["learning_rate", "'seed'", "name of something else"]),
+            ({"learning_rate": along([0.1, 0.2], "step")}, ["learning_rate", "'step'", "name of something else"]),
+            ({"learning_rate": along([0.1, 0.2], "parameter")}, ["'parameter'", "name of something else"]),
+            ({"learning_rate": xr.DataArray([[0.1], [0.2]], dims=("a", "b"))}, ["learning_rate", "sequence of numbers"]),
+            ({"learning_rate": along([0.1, -0.2]), "seed": along([1, 2])}, ["learning_rate=-0.2", "0 or more"]),
+            ({"learning_rate": 0.1, "seed": along([1, 2, -3])}, ["seed=-3"]),
+            ({"learning_rate": 0.1, "batch_size": along([8, 21])}, ["batch_size=21", "n = 20"]),
+            ({"learning_rate": along([0.1, np.nan])}, ["learning_rate=array([0.1, nan])", "finite"]),
+            ({"learning_rate": along([])}, ["learning_rate", "empty"]),
+            ({"learning_rat": along([0.1, 0.2])}, ["'learning_rat'", "'learning_rate'"]),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_and_by_check_as_well(self, small, mistake, monkeypatch, axes, said):
+        message = mistake(gdjax.sweep, small, num_steps=3, **axes)
+        assert [word for word in said if word not in message] == []
+        assert mistake(check, small, num_steps=3, **axes) == message
+
+    def test_check_runs_nothing(self, small, monkeypatch):
+        monkeypatch.setattr(program, "run", lambda *_, **__: pytest.fail("it ran"))
+        assert check(small, num_steps=10**9, record_every=10**8, **self.listed()) is None
+
+    def test_lists_up_to_a_power_of_two_share_their_programs(self, small, compilations):
+        def mine(learning_rate):
+            return optax.sgd(learning_rate)
+
+        def compiled(length, seeds, **settings):
+            before = compilations.count
+            rates = along(np.linspace(0.01, 0.1, length))
+            settings = {"num_steps": 12, "batch_size": 8} | settings
+            gdjax.sweep(small, method=mine, learning_rate=rates, seed=along(seeds), observer=compilations, **settings)
+            return compilations.count - before
+
+        assert compiled(8, [0] * 8) == 1  # one stream of 8 rates
+        assert [compiled(length, [2] * length) for length in (5, 6, 7)] == [0, 0, 0]
+        assert compiled(8, range(8)) == 1  # eight streams of one rate
+        assert [compiled(length, range(10, 10 + length)) for length in (5, 6, 7)] == [0, 0, 0]
+        assert compiled(9, range(9)) == 1
 
 
 TRACES = collections.Counter()
