@@ -14,6 +14,7 @@ import xarray as xr
 from hydra.experimental.callback import Callback
 
 import gdjax
+from experiments.descend import draw
 from gdjax import cli
 
 RATES, SEEDS = (0.001, 0.02, 0.5), (3, 7)
@@ -44,7 +45,8 @@ class Runner:
         self.monkeypatch, self.folder = monkeypatch, folder
         monkeypatch.chdir(folder)
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-        monkeypatch.setattr(cli, "_save_figures", lambda drawn, folder: None)
+        for name in ("descend", "learning_rate"):
+            monkeypatch.setattr(f"experiments.{name}.draw", lambda results, problem: {})
 
     def __call__(self, *overrides):
         self.monkeypatch.setattr(sys, "argv", ["gdjax", *overrides])
@@ -142,10 +144,9 @@ class TestProduct:
         np.testing.assert_array_equal(results.epoch, ds.epoch)
 
     def test_is_drawn_and_its_findings_checked(self, run, monkeypatch, capfd):
-        drawn = []
-        monkeypatch.setattr(cli, "_save_figures", lambda figures, folder: drawn.append((list(figures), folder.name)))
+        monkeypatch.setattr("experiments.descend.draw", draw)
         assert run.many("sampler=full", "learning_rate=0.001,0.01") == 0
-        assert drawn == [(["convergence"], "many")]
+        assert {path.name for path in (run.folder / "many").glob("*.*g")} == {"convergence.svg", "convergence.png"}
         out, err = capfd.readouterr()
         assert err == ""
         assert out.count("yes") == 2
