@@ -178,7 +178,7 @@ def _reader(key: str, kind: Any) -> Any:
         return known[kind]
     if not callable(kind):
         raise InputError(f"{key}={kind!r} is not allowed: a declared number is float, int, or a function of key and value.")
-    return kind
+    return kind  # pyright: ignore[reportReturnType]
 
 
 def _check_signature(task: Callable[..., Any], readers: Mapping[str, Reader]) -> None:
