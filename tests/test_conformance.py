@@ -132,8 +132,8 @@ class TestCarriers:
     """Another launcher that carries the batches changes no number."""
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-    @pytest.mark.parametrize("carrier", ["joblib", "submitit_local"])
-    def test_give_what_vmap_gives(self, monkeypatch, tmp_path, carrier):
+    @pytest.mark.parametrize(("carrier", "max_batch"), [("joblib", 2), ("submitit_local", 3)])
+    def test_give_what_vmap_gives(self, monkeypatch, tmp_path, carrier, max_batch):
         pytest.importorskip(f"hydra_plugins.hydra_{carrier.partition('_')[0]}_launcher")
         paths = [str(ROOT), str(ROOT / "gdjax" / "_plugins"), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # of the processes that it starts
@@ -141,7 +141,7 @@ class TestCarriers:
         monkeypatch.setattr("experiments.descend.draw", lambda results, problem: {})
         for to, launcher in (
             ("here", ["hydra/launcher=vmap"]),
-            ("there", ["hydra/launcher=vmap_over", f"hydra/launcher@hydra.launcher.inner={carrier}", "hydra.launcher.max_batch=2"]),
+            ("there", ["hydra/launcher=vmap_over", f"hydra/launcher@hydra.launcher.inner={carrier}", f"hydra.launcher.max_batch={max_batch}"]),
         ):
             jobs = ["experiment=descend", "num_steps=5", "seed=1", "learning_rate=0.001,0.01,0.5", f"hydra.sweep.dir={to}"]
             monkeypatch.setattr(sys, "argv", ["gdjax", "-m", *jobs, *launcher])

