@@ -141,7 +141,10 @@ class TestCarriers:
         monkeypatch.setattr("experiments.descend.draw", lambda results, problem: {})
         for to, launcher in (
             ("here", ["hydra/launcher=vmap"]),
-            ("there", ["hydra/launcher=vmap_over", f"hydra/launcher@hydra.launcher.inner={carrier}", f"hydra.launcher.max_batch={max_batch}"]),
+            (
+                "there",
+                ["hydra/launcher=vmap_over", f"hydra/launcher@hydra.launcher.inner={carrier}", f"hydra.launcher.max_batch={max_batch}"],
+            ),
         ):
             jobs = ["experiment=descend", "num_steps=5", "seed=1", "learning_rate=0.001,0.01,0.5", f"hydra.sweep.dir={to}"]
             monkeypatch.setattr(sys, "argv", ["gdjax", "-m", *jobs, *launcher])
