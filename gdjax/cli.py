@@ -67,7 +67,8 @@ def main() -> None:
         hydra.main(config_path=str(config_folder()), config_name="config", **_hydra_defaults())(task)()
     except Mistake as mistake:
         statuses.append(_complain(mistake))
-    application.report()
+    finally:  # a job that failed takes nothing from the others
+        application.report()
     sys.exit(max([*statuses, *application.statuses], default=HOLDS))
 
 

@@ -63,11 +63,7 @@ class Composer:
                 job = self.job(num, overrides)
             except Mistake as mistake:
                 raise JobMistake(num, overrides, mistake) from None
-            key = "alone" if job.settled is None else job.settled.key if job.given or job.settled.numbers else f"without numbers: {num}"
-            groups.setdefault(key, Group(job.template)).jobs.append(job)
-        for group in groups.values():
-            if group.template.obstacle is None and self.spec.check is not None:
-                _check(group, self.spec.check)
+            groups.setdefault(_group_key(job), Group(job.template)).jobs.append(job)
         _name([group for group in groups.values() if group.template.obstacle is None])
         return list(groups.values())
 
@@ -117,13 +113,25 @@ class Composer:
         return self._templates[structural]
 
 
-def _check(group: Group, check: Callable[[Batch], None]) -> None:
-    """Find the first job that makes no sense: the last of the shortest run of jobs that is refused."""
-    batch = group.batch()
+def _group_key(job: JobFacts) -> str:
+    if job.settled is None:
+        return f"alone, {job.template.obstacle}"
+    return job.settled.key if job.given or job.settled.numbers else f"without numbers, {job.num}"
+
+
+def check_batch(group: Group, batch: Batch, check: Callable[[Batch], None]) -> None:
+    """Find the first job that makes no sense: the last of the shortest run of jobs that is refused.
+
+    Raises
+    ------
+    JobMistake
+        With the job, and what is wrong with it.
+    """
+    times = len(batch) // len(group.jobs)
 
     def refused(num_jobs: int) -> InputError | None:
         try:
-            check(batch.part(slice(num_jobs)))
+            check(batch.part(slice(num_jobs * times)))
         except InputError as mistake:
             return mistake
         return None

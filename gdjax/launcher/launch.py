@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gdjax import store
 from gdjax.launcher.batch import Batch, Batchable, Outcome, of_task
-from gdjax.launcher.grouping import Composer, Group
+from gdjax.launcher.grouping import Composer, Group, check_batch
+from gdjax.launcher.mistakes import JobMistake
 from gdjax.launcher.results import Archive, write_jobs
 from gdjax.launcher.template import JobFacts
 from gdjax.records import InputError, unknown_name, whole
@@ -156,7 +157,9 @@ class Multirun:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             groups = self.composer.groups(job_overrides, initial_job_idx)
-            batches = [(group, self._replicated(group.batch())) for group in groups if group.template.obstacle is None]
+            batches = [(group, self._replicated(group.batch())) for group in groups if self._runs_together(group)]
+            for group, batch in batches if self.composer.spec.check is not None else ():
+                check_batch(group, batch, self.composer.spec.check)
         except CompactHydraException:
             store.take_back(self.folder, ["multirun.yaml"])
             raise
@@ -173,6 +176,13 @@ class Multirun:
             if self.rows:
                 write_jobs(self.folder / "jobs.csv", sorted(self.rows, key=lambda row: row["job"]))
         return [returned[num] for num in range(initial_job_idx, initial_job_idx + len(job_overrides))]
+
+    def _runs_together(self, group: Group) -> bool:
+        obstacle = group.template.obstacle
+        if obstacle is not None and self.options.replicated is not None:
+            job, why = group.jobs[0], obstacle or "its task runs one job at a time with these settings"
+            raise JobMistake(job.num, job.overrides, InputError(f"hydra.launcher.replicate can't be honoured, since {why}."))
+        return obstacle is None
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         return self.context.config_loader.load_sweep_config(self.config, overrides)
