@@ -30,7 +30,7 @@ from omegaconf.errors import MissingMandatoryValue
 import gdjax
 from gdjax.launcher import Batch, Outcome, batchable
 from gdjax.launcher.batch import of_task, one
-from gdjax.launcher.grouping import Composer
+from gdjax.launcher.grouping import Composer, check_batch
 from gdjax.launcher.launch import Multirun, Options
 from gdjax.launcher.mistakes import JobMistake
 from gdjax.launcher.results import Archive, arranged, label
@@ -227,8 +227,9 @@ class TestMistakes:
             if bad := set(batch.numbers["seed"].tolist()) & set(culprits):
                 raise InputError(f"seed={min(bad)} is unlucky.")
 
+        (group,) = app.composer(task).groups([[f"seed={seed}"] for seed in range(64)], 0)
         with pytest.raises(JobMistake, match=rf"job {min(culprits)} \(seed={min(culprits)}\): seed={min(culprits)} is unlucky"):
-            app.composer(task, check=check).groups([[f"seed={seed}"] for seed in range(64)], 0)
+            check_batch(group, group.batch(), check)
         assert len(asked) <= 1 + math.log2(64)
 
     @pytest.mark.parametrize(

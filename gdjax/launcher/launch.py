@@ -158,8 +158,9 @@ class Multirun:
         try:
             groups = self.composer.groups(job_overrides, initial_job_idx)
             batches = [(group, self._replicated(group.batch())) for group in groups if self._runs_together(group)]
-            for group, batch in batches if self.composer.spec.check is not None else ():
-                check_batch(group, batch, self.composer.spec.check)
+            check = self.composer.spec.check
+            for group, batch in batches if check is not None else ():
+                check_batch(group, batch, check)  # pyright: ignore[reportArgumentType]
         except CompactHydraException:
             store.take_back(self.folder, ["multirun.yaml"])
             raise
