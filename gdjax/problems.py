@@ -12,6 +12,8 @@ import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from gdjax import data, losses, models, solvers
 from gdjax.records import InputError, Params, Problem, unknown_name
+from gdjax import data, losses, models
+from gdjax.records import InputError, Params, Problem, unknown_name, whole
 
 HESSIAN_LIMIT = 4096
 """Above this many parameters the Hessian is not formed unless asked for: p^2 numbers are 134 MB there."""
@@ -87,6 +91,17 @@ def random_linear(
     w = np.resize(np.array([2.0, -1.5, 0.5]), num_features) * (np.arange(num_features) < 3)
     linear = least_squares(X, 3.0 + X @ w + noise * rng.normal(size=num_examples), hessian=hessian)
     return dataclasses.replace(linear, name="random_linear")
+
+
+def page_data(*, num_examples: int = 500, hessian: bool | None = None) -> Problem:
+    """The page's own data, `torch.manual_seed(42)`: 500 rows of 3 standard normal features and y = 3 + 2 x1 - 1.5 x2 + 0.5 x3 + noise.
+
+    They are float32 numbers, taken to float64 without change. The page fits the first 400 rows, its sections 1 to 3 all of them.
+    """
+    if whole("num_examples", num_examples) > 500:
+        raise InputError(f"num_examples={num_examples} is not allowed: the page's data have 500.")
+    table = np.loadtxt(Path(__file__).with_name("page_data.csv"), np.float32, delimiter=",", skiprows=1).astype(float)[:num_examples]
+    return dataclasses.replace(least_squares(table[:, :3], table[:, 3], hessian=hessian), name="page_data")
 
 
 def designed_spectrum(eigenvalues: Float[ArrayLike, " p"], start: Float[ArrayLike, " p"] | None = None) -> Problem:
@@ -259,6 +274,7 @@ def named(name: str, **options: Any) -> Problem:
     if name in data.readers():
         return from_file(name, **options)
     builders = {build.__name__: build for build in (notebook_line, notebook_outliers, random_linear, designed_spectrum)}
+    builders = {build.__name__: build for build in (notebook_line, random_linear, page_data, designed_spectrum)}
     if name not in builders:
         raise unknown_name("problem", name, [*builders, *data.readers()])
     allowed = inspect.signature(builders[name]).parameters

@@ -246,24 +246,73 @@ def noise_floor(problem: Problem, learning_rate: float, batch_size: int, *, samp
 
 
 def expected_suboptimality(
-    problem: Problem, learning_rate: Float[ArrayLike, " rates"], batch_size: int, num_steps: int, *, sampler: str = "without_replacement"
-) -> Float[np.ndarray, "rates steps"]:
-    """The exact E[J(theta_t)] - J* for t = 0 .. num_steps, of constant-step SGD on least squares, batches drawn anew each step.
+    problem: Problem,
+    learning_rate: Float[ArrayLike, " rates"] | Float[ArrayLike, "rates steps"],
+    batch_size: int,
+    num_steps: int,
+    *,
+    sampler: str = "without_replacement",
+) -> Float[np.ndarray, "rates steps+1"]:
+    """The exact E[J(theta_t)] - J* for t = 0 .. num_steps, of SGD on least squares, batches drawn anew each step.
+
+    A row of rates is one for each step, a single number one for all.
 
     The recursion of m = E e and S = E ee': S+ = (I - gamma G) S (I - gamma G) + gamma^2 c_B (mean_i x_i x_i'S x_i x_i' - GSG
     + mean_i r_i^2 x_i x_i' - 2 mean_i r_i (x_i'm) x_i x_i'). A step costs p^4 for each rate, whatever n is.
     """
     gram, noise, fourth, third, drive, error = _moments(problem, batch_size, sampler)
-    gamma = 2.0 * np.atleast_1d(np.asarray(learning_rate, dtype=float))[:, None]
-    shrink = 1.0 - gamma * gram
-    both = (shrink[:, :, None] * shrink[:, None, :]).reshape(len(gamma), -1)
+    rates = np.atleast_1d(np.asarray(learning_rate, dtype=float))
+    gammas = 2.0 * (rates[:, None] if rates.ndim == 1 else rates)
     sandwiched = np.multiply.outer(gram, gram).ravel()
-    mean, second = np.tile(error, (len(gamma), 1)), np.tile(np.outer(error, error).ravel(), (len(gamma), 1))
-    values = np.empty((len(gamma), num_steps + 1))
+    mean, second = np.tile(error, (len(rates), 1)), np.tile(np.outer(error, error).ravel(), (len(rates), 1))
+    values = np.empty((len(rates), num_steps + 1))
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(num_steps + 1):
             values[:, step] = second[:, :: len(gram) + 1] @ gram
+            gamma = gammas[:, [min(step, gammas.shape[1] - 1)]]
+            shrink = 1.0 - gamma * gram
+            both = (shrink[:, :, None] * shrink[:, None, :]).reshape(len(rates), -1)
             spread = second @ fourth - sandwiched * second + drive - 2.0 * mean @ third
             second = both * second + gamma**2 * noise * spread
             mean = shrink * mean
     return values
+
+
+def reshuffled_noise(problem: Problem, learning_rate: float, batch_size: int, num_epochs: Float[ArrayLike, "..."] = np.inf) -> Any:
+    """E[J] - J* at the end of an epoch of reshuffled batches, begun at the minimizer, to first order in the noise; by default the floor.
+
+    Dealt without return, the gradients g_i = 2 r_i x_i at the minimizer add up to zero over an epoch, and only their order is noise:
+    along an eigenvector v an epoch adds sum_p w_p v'g_pi(p), of variance mean_i (v'g_i)^2 n / (n - 1) (sum_p w_p^2 - (sum_p w_p)^2 / n)
+    over permutations pi, with w_p = eta (1 - eta lambda)^(m - 1 - k) / B_k for the example at place p, in batch k of m. What is left out is
+    that batches differ in curvature too, which matters once the rate comes near the limit of the mean square. Where B divides n and
+    eta lambda n / B is small, it is about (eta lambda n / B)^2 / 12 of the floor of independent draws with replacement.
+    """
+    X, y = (np.asarray(array) for array in problem.data)
+    n, num_batches = len(X), -(-len(X) // batch_size)
+    curvatures, vectors = eigenvectors(problem)
+    kept = curvatures > curvatures[-1] * max(X.shape) * np.finfo(float).eps
+    curvatures, vectors = curvatures[kept], vectors[:, kept]
+    gradients = -2.0 * (y - X @ np.asarray(problem.minimizer))[:, None] * (X @ vectors)
+    batch = np.arange(n) // batch_size
+    shrink = 1.0 - learning_rate * curvatures[:, None]
+    weights = learning_rate * shrink ** (num_batches - 1 - batch) / np.bincount(batch)[batch]
+    order = np.sum(weights**2, axis=1) - np.sum(weights, axis=1) ** 2 / n
+    variance = np.mean(gradients**2, axis=0) * n / max(1, n - 1) * order
+    epoch = shrink[:, 0] ** (2 * num_batches)
+    spent = 1.0 - epoch ** np.asarray(num_epochs, dtype=float)[..., None]
+    return 0.5 * np.sum(curvatures * variance * spent / (1.0 - epoch), axis=-1)
+
+
+def accumulated_gradient(modes: Modes, learning_rate: float, steps: Int[ArrayLike, " records"]) -> Float[np.ndarray, " records"]:
+    """The exact suboptimality of x_{t+1} = x_t - eta sum_{s <= t} grad f(x_s): gradients added up and never set to zero.
+
+    It is the heavy ball with momentum 1: along an eigenvector the error is c cos(omega (t + 1/2)) / cos(omega / 2) with
+    cos omega = 1 - eta lambda / 2, which neither falls nor grows as long as eta lambda < 4. Beyond, omega is complex and it grows.
+
+    >>> accumulated_gradient(Modes(np.array([1.0]), np.array([1.0])), 1.0, range(5)).round(9).tolist()
+    [0.5, 0.0, 0.5, 0.5, 0.0]
+    """
+    omega = np.arccos(1.0 - 0.5 * learning_rate * modes.curvatures + 0j)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = np.cos(omega * (np.asarray(steps)[:, None] + 0.5)) / np.cos(0.5 * omega)
+        return 0.5 * np.sum(modes.curvatures * np.abs(modes.start * ratio) ** 2, axis=-1)

@@ -189,6 +189,26 @@ def test_notebook_line_is_numpy_seed_42():
     np.testing.assert_array_equal(target, 2.5 + 1.7 * features[:, 1] + noise)
 
 
+def test_page_data_are_the_page_s():
+    some, everything = problems.page_data(num_examples=400), problems.page_data()
+    assert everything.parameter_names == ("b", "w1", "w2", "w3")
+    np.testing.assert_allclose(some.minimizer, reference.PAGE_MINIMIZER, rtol=1e-12)
+    np.testing.assert_allclose(some.minimum, reference.PAGE_MINIMUM, rtol=1e-12)
+    np.testing.assert_allclose(some.objective(some.start), reference.PAGE_AT_ZERO, rtol=1e-12)
+    np.testing.assert_allclose(
+        [some.strong_convexity / 2, some.smoothness / 2], np.take(reference.PAGE_GRAM_EIGENVALUES, [0, -1]), rtol=1e-12
+    )
+    np.testing.assert_allclose(2 / some.smoothness, reference.PAGE_CRITICAL_RATE, rtol=1e-12)
+    np.testing.assert_allclose(everything.minimizer, reference.PAGE_500_MINIMIZER, rtol=1e-12)
+    np.testing.assert_allclose(everything.minimum, reference.PAGE_500_MINIMUM, rtol=1e-12)
+    np.testing.assert_allclose(2 / everything.smoothness, reference.PAGE_500_CRITICAL_RATE, rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_examples", [0, 501, 2.5])
+def test_page_data_are_five_hundred_rows(num_examples, mistake):
+    assert f"num_examples={num_examples} is not allowed" in mistake(problems.page_data, num_examples=num_examples)
+
+
 def test_random_linear_has_the_page_s_shape_and_truth():
     problem = problems.random_linear()
     assert (problem.num_examples, problem.parameter_names) == (500, ("b", "w1", "w2", "w3"))

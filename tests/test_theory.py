@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gdjax import problems, theory
+from tests import reference
 
 N21 = {  # exact stationary excess at rate 0.005 on the notebook's data
     (1, "with_replacement"): 0.1331141636159614,
@@ -134,3 +135,48 @@ def test_steps_to_a_tolerance_are_the_first_that_reach_it(notebook):
 def test_steps_at_the_optimal_rate_hold_for_every_condition_number():
     assert theory.steps_at_optimal_rate([1.0, 3.0], 1e-6).tolist() == [1, 10]  # (1/2)^20 < 1e-6 < (1/2)^18
     assert theory.steps_at_optimal_rate(1e14, np.exp(-4.0)) == pytest.approx(1e14, rel=1e-9)  # ln((k - 1) / (k + 1)) -> -2 / k
+
+
+@pytest.mark.parametrize(("n", "rate"), reference.RESHUFFLED_SCALAR)
+def test_reshuffled_noise_of_one_parameter_is_exact(n, rate):
+    targets = np.random.default_rng(0).normal(size=n)
+    targets = (targets - targets.mean()) / targets.std()
+    problem = problems.least_squares(np.ones((n, 1)), targets, False)  # (x - a)^2 is twice the reference's: half its rate
+    assert theory.reshuffled_noise(problem, rate / 2, 1) == pytest.approx(reference.RESHUFFLED_SCALAR[n, rate], rel=1e-10)
+    grown = theory.reshuffled_noise(problem, rate / 2, 1, [0, 1, 2, 1e9])
+    assert grown[0] == 0
+    assert grown[1] < grown[2] < grown[3] == pytest.approx(reference.RESHUFFLED_SCALAR[n, rate], rel=1e-10)
+
+
+def test_floors_on_the_page_s_data_are_the_reference_ones():
+    problem = problems.page_data(num_examples=400)
+    for sampler in theory.INDEPENDENT:
+        assert theory.noise_floor(problem, 0.01, 32, sampler=sampler) == pytest.approx(reference.PAGE_FLOORS[sampler], rel=1e-8)
+    assert theory.noise_floor(problem, 0.01, 1) == pytest.approx(reference.PAGE_SGD_FLOOR, rel=1e-8)
+    # first order in the noise, against a Monte Carlo of 0.4 %; the last batch of an epoch is short
+    assert theory.reshuffled_noise(problem, 0.01, 32) == pytest.approx(reference.PAGE_FLOORS["reshuffled"], rel=0.015)
+
+
+def test_one_rate_for_each_step_is_taken_in_that_order(notebook):
+    constant = theory.expected_suboptimality(notebook, [0.005], 16, 100)
+    np.testing.assert_array_equal(theory.expected_suboptimality(notebook, np.full((1, 100), 0.005), 16, 100), constant)
+    changed = np.full((1, 100), 0.005)
+    changed[0, 50:] = 0.0
+    left = theory.expected_suboptimality(notebook, changed, 16, 100)[0]
+    np.testing.assert_array_equal(left[:51], constant[0, :51])
+    np.testing.assert_allclose(left[50:], constant[0, 50], rtol=1e-12)
+
+
+def test_gradients_that_are_never_set_to_zero_give_the_reference_oscillation():
+    page = theory.modes(problems.page_data(num_examples=400))
+    losses = reference.PAGE_MINIMUM + theory.accumulated_gradient(page, 0.01, list(reference.PAGE_ACCUMULATED))
+    np.testing.assert_allclose(losses, list(reference.PAGE_ACCUMULATED.values()), rtol=1e-9)  # omega t is known to 1e-16 t
+    spectrum = theory.modes(problems.designed_spectrum(np.geomspace(0.01, 1, 50)))
+    losses = theory.accumulated_gradient(spectrum, 0.5, list(reference.SPECTRUM_ACCUMULATED))
+    np.testing.assert_allclose(losses, list(reference.SPECTRUM_ACCUMULATED.values()), rtol=1e-10)
+
+
+def test_accumulated_gradients_grow_only_past_four_over_smoothness():
+    modes = theory.Modes(np.array([1.0]), np.array([1.0]))
+    assert theory.accumulated_gradient(modes, 3.99, np.arange(2000)).max() < 0.5 / np.cos(0.5 * np.arccos(1 - 1.995)) ** 2 + 1e-9
+    assert theory.accumulated_gradient(modes, 4.01, np.arange(2000)).max() > 1e50
