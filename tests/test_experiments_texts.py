@@ -1,12 +1,13 @@
 """The experiments on what the two source texts say, against numbers computed independently, and with a constant broken on purpose."""
 
+import dataclasses
 import functools
 import warnings
 
 import numpy as np
 import pytest
 
-from experiments import feature_scaling, loss_landscape, normal_equations
+from experiments import feature_scaling, learning_rate, loss_landscape, normal_equations
 from gdjax import analysis, problems, theory
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -238,3 +239,48 @@ def test_points_of_another_run_would_be_found(landscape):
     assert lost(loss_landscape.check(mixed, problems.notebook_line())) == [
         "paths of every rate and method: each one's points are those of one run, deviation in distance (absolute)"
     ]
+
+
+@pytest.fixture(scope="module")
+def rates():
+    marked = [0.001, 0.01, *reference.GROWTH]
+    return learning_rate.run(problems.notebook_line(), sweep, num_rates=20, num_seeds=0, learning_rate=marked)
+
+
+def test_the_notebooks_rates_past_the_edge_grow_as_the_reference_s(rates):
+    findings = learning_rate.check(rates, problems.notebook_line())
+    grown = {finding.claim.split()[1].rstrip(":"): finding for finding in findings if "once it diverges" in finding.claim}
+    assert list(grown) == ["0.05", "0.2", "0.5"]
+    for rate, factor in reference.GROWTH.items():
+        assert grown[f"{rate:g}"].predicted == pytest.approx(factor, rel=1e-10)
+        assert grown[f"{rate:g}"].measured == pytest.approx(factor, rel=1e-8)
+    assert lost(findings) == []
+
+
+def test_the_best_rate_contracts_as_the_reference_s(rates):
+    findings = learning_rate.check(rates, problems.notebook_line())
+    best = next(finding for finding in findings if "largest factor (kappa - 1) / (kappa + 1)" in finding.claim)
+    assert best.kind == "equal"
+    assert best.measured**2 == pytest.approx(reference.NOTEBOOK_BEST_FACTOR, rel=1e-8)
+
+
+def test_a_wrong_curvature_would_be_found_in_every_regime(rates):
+    problem = problems.notebook_line()
+    wrong = dataclasses.replace(problem, smoothness=problem.smoothness / 2)  # of X'X/n, as on the page
+    assert sum("steepest direction" in claim for claim in lost(learning_rate.check(rates, wrong))) == 4
+
+
+def test_an_oscillation_would_be_found(rates):
+    bent = rates.copy()
+    full = rates["full"].to_dataset()
+    swinging = full.suboptimality.where(full.step % 2 == 0, 1.1 * full.suboptimality.shift(step=1))
+    bent["full"] = full.assign(suboptimality=swinging)
+    assert any("largest ratio" in claim for claim in lost(learning_rate.check(bent, problems.notebook_line())))
+
+
+@pytest.mark.parametrize("problem", [problems.designed_spectrum([2.0, 2.0]), problems.designed_spectrum([0.0, 0.5, 3.0], [1.0, 1.0, 0.0])])
+def test_regimes_of_one_curvature_or_of_a_start_without_the_steepest_direction(problem):
+    results = learning_rate.run(problem, sweep, num_rates=20)
+    claims = [finding.claim for finding in learning_rate.check(results, problem)]
+    assert sum("steepest direction" in claim for claim in claims) == (3 if problem.condition_number == 1 else 0)
+    learning_rate.draw(results, problem)
