@@ -135,7 +135,7 @@ def _signed(problem: Problem, sweep: Callable[..., xr.Dataset]) -> xr.Dataset:
 
 def regimes(problem: Problem) -> dict[str, float]:
     """The page's four regimes (section 5.2), with a rate of each."""
-    smoothness = float(problem.smoothness)
+    smoothness = 2.0 / theory.stability_edge(problem.smoothness)
     return {
         "below 1/L": 0.5 / smoothness,
         "at 2/(L + mu)": theory.optimal_rate(smoothness, problem.strong_convexity),
@@ -187,7 +187,7 @@ def _regime_findings(signed: xr.Dataset, problem: Problem) -> list[Finding]:
         "between 1/L and 2/L": "changes sign and shrinks: no oscillation stays",
         "above 2/L": "changes sign and grows: the step overshoots by more than it came",
     }
-    smoothness, digits = float(problem.smoothness), {"float64": 1e-9, "float32": 1e-2}
+    smoothness, digits = 2.0 / theory.stability_edge(problem.smoothness), {"float64": 1e-9, "float32": 1e-2}
     return [
         Finding(
             claim=f"rate {regime}: the steepest direction's error {said[str(regime)]}; its factor in a step (absolute)",

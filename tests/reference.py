@@ -285,7 +285,7 @@ PAGE_BOUND = 3.078477777417916e-180  # what the page's bound says of that
 PAGE_BROADCAST_LOSSES, PAGE_BROADCAST_SHAPE = [15.79505729675293, 755.5242309570312, 60673.94921875, 4914094.0], (3, 500)
 
 # item 11: a model of shape (B,) against targets of shape (B, 1)
-PAGE_MEAN_TARGET, PAGE_TARGET_VARIANCE = 3.0900042057037354, 6.410580929851947  # of the first 400; the variance with n - 1
+PAGE_MEAN_TARGET, PAGE_TARGET_VARIANCE = 3.0900042057037354, 6.410580929851947  # of the first 400; with 1/n
 
 # T09: gradients accumulated for ever, learning rate 0.01, first 400 rows: J after k updates; bounds over 20,000
 PAGE_ACCUMULATED = {

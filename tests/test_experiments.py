@@ -15,6 +15,16 @@ from omegaconf import OmegaConf
 import experiments
 import gdjax
 from experiments import batch_size, learning_rate
+from experiments import (
+    batch_size,
+    descend,
+    feature_scaling,
+    implementation_levels,
+    learning_rate,
+    loss_landscape,
+    normal_equations,
+    training_traps,
+)
 from gdjax import cli, problems, store
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -28,8 +38,23 @@ SMALL = {
     "robust_losses": {"num_data_sets": 400},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
     "feature_scaling": {"num_steps": 500, "compare": None},
+    "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
     "normal_equations": {},
+    "training_traps": {"num_accumulated": 2000},
+}
+MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        batch_size,
+        descend,
+        feature_scaling,
+        implementation_levels,
+        learning_rate,
+        loss_landscape,
+        normal_equations,
+        training_traps,
+    )
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 PRESENT = {module.name for module in pkgutil.iter_modules(experiments.__path__)} - {"run"}
