@@ -11,9 +11,8 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +21,6 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from gdjax import data, losses, models, solvers
-from gdjax.records import InputError, Params, Problem, unknown_name
-from gdjax import data, losses, models
 from gdjax.records import InputError, Params, Problem, unknown_name, whole
 
 HESSIAN_LIMIT = 4096
@@ -273,8 +270,7 @@ def named(name: str, **options: Any) -> Problem:
     options = {option: value for option, value in options.items() if value is not None}
     if name in data.readers():
         return from_file(name, **options)
-    builders = {build.__name__: build for build in (notebook_line, notebook_outliers, random_linear, designed_spectrum)}
-    builders = {build.__name__: build for build in (notebook_line, random_linear, page_data, designed_spectrum)}
+    builders = {build.__name__: build for build in (notebook_line, notebook_outliers, random_linear, page_data, designed_spectrum)}
     if name not in builders:
         raise unknown_name("problem", name, [*builders, *data.readers()])
     allowed = inspect.signature(builders[name]).parameters

@@ -15,16 +15,6 @@ from omegaconf import OmegaConf
 import experiments
 import gdjax
 from experiments import batch_size, learning_rate
-from experiments import (
-    batch_size,
-    descend,
-    feature_scaling,
-    implementation_levels,
-    learning_rate,
-    loss_landscape,
-    normal_equations,
-    training_traps,
-)
 from gdjax import cli, problems, store
 from gdjax.records import InputError
 from gdjax.sweep import sweep
@@ -42,19 +32,6 @@ SMALL = {
     "loss_landscape": {"grid_size": 21},
     "normal_equations": {},
     "training_traps": {"num_accumulated": 2000},
-}
-MODULES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        batch_size,
-        descend,
-        feature_scaling,
-        implementation_levels,
-        learning_rate,
-        loss_landscape,
-        normal_equations,
-        training_traps,
-    )
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 PRESENT = {module.name for module in pkgutil.iter_modules(experiments.__path__)} - {"run"}
