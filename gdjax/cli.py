@@ -8,11 +8,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib
-import inspect
 import json
 import os
-import pkgutil
 import re
 import sys
 import threading
@@ -20,7 +17,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import hydra
@@ -34,12 +30,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+import experiments
+from experiments import Experiment
 from gdjax import figures, methods, problems, store
 from gdjax.launcher import Batch, Outcome, batchable
 from gdjax.launcher.batch import Reader, number
 from gdjax.launcher.mistakes import Mistake, explain
 from gdjax.program import Observer
-from gdjax.records import Finding, InputError, Problem, unknown_name, whole
+from gdjax.records import Finding, InputError, Problem, whole
 from gdjax.sweep import check, sweep
 
 MISTAKE, FAILED, HOLDS = 2, 1, 0
@@ -117,8 +115,8 @@ class Application:
 class Measured(NamedTuple):
     """An experiment that has run."""
 
-    experiment: ModuleType
-    problem: Problem
+    experiment: Experiment
+    problem: Problem | None
     results: xr.Dataset | xr.DataTree
     seconds: dict[str, float]
 
@@ -153,7 +151,7 @@ def run_batch(batch: Batch) -> Outcome:
 def check_batch(batch: Batch) -> None:
     """Refuse what `run_batch` would refuse, before anything runs."""
     plain = _plain(batch)
-    experiment = _experiment(plain["name"])
+    experiment = experiments.named(plain["name"])
     experiment.run(_problem(plain), functools.partial(check, precision=plain["precision"]), **_arguments(experiment, plain))
 
 
@@ -173,7 +171,7 @@ def report(folder: Path, groups: dict[str, DictConfig], *, begun: float) -> int:
     for name, settings in groups.items():
         results = opened[name].to_dataset() if isinstance(opened, xr.DataTree) else opened
         plain: dict[str, Any] = OmegaConf.to_container(settings, throw_on_missing=False)  # pyright: ignore[reportAssignmentType]
-        experiment, problem = _experiment(plain["name"]), _problem(plain)
+        experiment, problem = experiments.named(plain["name"]), _problem(plain)
         of_group = experiment.check(results, problem)
         findings += [dataclasses.replace(finding, claim=f"{name}: {finding.claim}") for finding in of_group] if name else of_group
         suffix = "-" + re.sub(r"[^\w.=-]+", "_", name) if name else ""
@@ -188,7 +186,7 @@ def report(folder: Path, groups: dict[str, DictConfig], *, begun: float) -> int:
 
 def _measure(plain: dict[str, Any]) -> Measured:
     _keep_compiled_programs()
-    experiment = _experiment(plain["name"])
+    experiment = experiments.named(plain["name"])
     console = Console(stderr=True)
     with Meter(console) as meter, _warnings_in_one_line(console):
         problem = _problem(plain)
@@ -197,7 +195,9 @@ def _measure(plain: dict[str, Any]) -> Measured:
     return Measured(experiment, problem, results, {"compile": meter.compile_seconds, "run": meter.total_seconds - meter.compile_seconds})
 
 
-def _problem(plain: dict[str, Any]) -> Problem:
+def _problem(plain: dict[str, Any]) -> Problem | None:
+    if plain["problem"]["name"] == "none":
+        return None
     return _built(json.dumps({key: value for key, value in plain["problem"].items() if key != "marked_rates"}))
 
 
@@ -244,22 +244,12 @@ def _save_figures(drawn: dict[str, Any], folder: Path) -> None:
                 figure.savefig(folder / f"{name}.{suffix}")
 
 
-def _arguments(experiment: ModuleType, settings: dict[str, Any]) -> dict[str, Any]:
+def _arguments(experiment: Experiment, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the experiment takes; one that takes no method is about plain gradient descent."""
-    taken = inspect.signature(experiment.run).parameters
+    taken = experiment.settings
     if "method" not in taken and {name: number for name, number in settings["method"].items() if number} != {"name": "sgd"}:
-        short = experiment.__name__.rpartition(".")[2]
-        raise InputError(f"experiment {short} is about plain gradient descent: leave method away, or use experiment=descend with it.")
-    return {key: value for key, value in settings.items() if key in taken and key != "problem"}
-
-
-def _experiment(name: str) -> ModuleType:
-    import experiments
-
-    known = [module.name for module in pkgutil.iter_modules(experiments.__path__) if module.name != "run"]
-    if name not in known:
-        raise unknown_name("experiment", name, known)
-    return importlib.import_module(f"experiments.{name}")
+        raise InputError(f"experiment {experiment.name} chooses its methods: leave method away, or use experiment=descend with it.")
+    return {key: value for key, value in settings.items() if key in taken}
 
 
 def _keep_compiled_programs() -> None:

@@ -119,7 +119,7 @@ MISTAKES = {
     "experiment=descend method.name=addam": ["unknown method: 'addam'", "Did you mean 'adam'?"],
     "experiment=descend method.name=adam method.bb1=0.5": ["'bb1'", "Did you mean 'b1'?"],
     "experiment=descend precision=float16": ["float32 or float64"],
-    "method=adam": ["plain gradient descent"],
+    "method=adam": ["leave method away"],
     "learning_rate=[0.1": ["can't read the override"],
 }
 

@@ -1,9 +1,6 @@
 """Every experiment at a small size: its findings hold, what it saves comes back, its figures draw."""
 
 import functools
-import importlib
-import inspect
-import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +31,14 @@ SMALL = {
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
-PRESENT = {module.name for module in pkgutil.iter_modules(experiments.__path__)} - {"run"}
-MODULES = {name: importlib.import_module(f"experiments.{name}") for name in PRESENT}
+EXPERIMENTS = {name: experiments.named(name) for name in experiments.names()}
+KINDS = {"notebook": True, "raw columns": True, "its own": False}  # whether an experiment is given a problem
+CASES = [(name, kind) for name, experiment in EXPERIMENTS.items() for kind, given in KINDS.items() if given == experiment.takes_problem]
 
 
 def problem_of(kind):
+    if kind == "its own":
+        return None
     if kind == "notebook":
         return problems.notebook_line()
     X = np.random.default_rng(1).normal(size=(60, 3)) * [1.0, 30.0, 0.2]  # raw, badly scaled
@@ -46,31 +46,35 @@ def problem_of(kind):
 
 
 def test_every_configured_experiment_has_a_module_and_is_tested_here():
-    assert sorted(SMALL) == CONFIGURED == sorted(MODULES)
+    assert sorted(SMALL) == CONFIGURED == experiments.names()
 
 
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_every_setting_of_an_experiment_is_one_that_it_takes(name):
     settings = OmegaConf.load(Path(cli.config_folder()) / "experiment" / f"{name}.yaml")
-    taken = set(inspect.signature(MODULES[name].run).parameters)
-    assert {str(key) for key in settings} - {"name"} <= taken
+    assert {str(key) for key in settings} - {"name", "defaults"} <= set(EXPERIMENTS[name].settings)
 
 
-@pytest.mark.parametrize("kind", ["notebook", "raw columns"])
 @pytest.mark.parametrize("name", CONFIGURED)
+def test_an_experiment_that_brings_its_own_problem_says_so_in_its_configuration(name):
+    settings = OmegaConf.load(Path(cli.config_folder()) / "experiment" / f"{name}.yaml")
+    assert ({"override /problem": "none"} in settings.get("defaults", [])) != EXPERIMENTS[name].takes_problem
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_finding_of_an_experiment_holds_and_its_figures_draw(name, kind, tmp_path):
-    problem, module, settings = problem_of(kind), MODULES[name], SMALL[name]
+    problem, experiment, settings = problem_of(kind), EXPERIMENTS[name], SMALL[name]
     if name == "descend":
         settings = settings | {"learning_rate": 0.3 / float(problem.smoothness)}
-    results = module.run(problem, sweep, **settings)
+    results = experiment.run(problem, sweep, **settings)
     store.save_sweep(tmp_path, results)
     opened = gdjax.open_results(tmp_path)
     xr.testing.assert_identical(opened.load(), results)
-    findings = module.check(opened, problem)
+    findings = experiment.check(opened, problem)
     assert findings
     assert [finding.claim for finding in findings if not finding.holds] == []
     assert all(finding.source for finding in findings)
-    figures = module.draw(opened, problem)
+    figures = experiment.draw(opened, problem)
     assert figures
     assert all(isinstance(figure, Figure) for figure in figures.values())
     for figure in figures.values():
@@ -87,7 +91,7 @@ def test_a_wrong_stability_edge_would_be_found(monkeypatch):
 def test_a_wrong_constant_in_the_noise_would_be_found(monkeypatch):
     problem = problems.notebook_line()
     results = batch_size.run(problem, sweep, num_steps=1000, num_seeds=128)
-    monkeypatch.setattr("gdjax.theory.batch_noise_factor", lambda batch, n, **_: 1.0 / batch)  # with replacement, which it is not
+    monkeypatch.setattr("gdjax.theory.moments.batch_noise_factor", lambda batch, n, **_: 1.0 / batch)  # with replacement, which it is not
     lost = [finding for finding in batch_size.check(results, problem) if not finding.holds]
     assert any("B = 16" in finding.claim for finding in lost)
 
@@ -105,12 +109,12 @@ def test_an_experiment_on_quadratics_refuses_anything_else(module):
         module.run(problem, sweep)
 
 
-@pytest.mark.parametrize("name", CONFIGURED)
+@pytest.mark.parametrize("name", [name for name, experiment in EXPERIMENTS.items() if experiment.takes_problem])
 def test_an_experiment_needs_no_formed_hessian(name):
-    problem = problems.notebook_line(hessian=False)
-    results = MODULES[name].run(problem, sweep, **SMALL[name])
-    assert [finding.claim for finding in MODULES[name].check(results, problem) if not finding.holds] == []
-    MODULES[name].draw(results, problem)
+    problem, experiment = problems.notebook_line(hessian=False), EXPERIMENTS[name]
+    results = experiment.run(problem, sweep, **SMALL[name])
+    assert [finding.claim for finding in experiment.check(results, problem) if not finding.holds] == []
+    experiment.draw(results, problem)
 
 
 def square(params, example):
@@ -127,7 +131,7 @@ def test_one_number_does_where_several_may_be_given():
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
 @pytest.mark.parametrize("name", ["learning_rate", "batch_size"])
 def test_a_short_run_is_judged_and_drawn_too(name, num_steps):
-    problem, module = problems.notebook_line(), MODULES[name]
+    problem, module = problems.notebook_line(), EXPERIMENTS[name].module
     results = module.run(problem, sweep, **SMALL[name] | {"num_steps": num_steps})
     assert all(np.isfinite(finding.tolerance) for finding in module.check(results, problem))
     module.draw(results, problem)

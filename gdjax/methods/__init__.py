@@ -3,9 +3,7 @@
 A method is a function from numbers (a learning rate, a momentum) to an optax optimizer. It is called inside the traced program, so
 its numbers are data: a new learning rate is never a new compilation (the wish of optax issue 577).
 
-optax's `sgd(momentum=...)` is the heavy ball exactly as long as the rate is constant (it accumulates m <- beta m + g and moves by
--eta m, so a changed rate also rescales the remembered steps). Its `nesterov=True` records the extrapolated points y_t, where the
-gradient is taken; the textbooks' statements are about x_t. `heavy_ball` and `nesterov` here are the textbooks'.
+Each family of rules has a module of its own; what is imported here by name is a method.
 """
 
 from __future__ import annotations
@@ -15,87 +13,24 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
-from jaxtyping import Array, Int
 
-from gdjax.records import InputError, Lanes, Params, unknown_name
+from gdjax.methods.decaying import decaying_sgd
+from gdjax.methods.momentum import heavy_ball, nesterov, nesterov_convex
+from gdjax.records import InputError, Lanes, unknown_name
+
+__all__ = ["Method", "available", "decaying_sgd", "heavy_ball", "is_number", "nesterov", "nesterov_convex", "reported_point", "resolve"]
 
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",
     "lbfgs": "searches along a line and needs the objective itself at every step",
     "sophia": "estimates the Hessian and needs the objective itself at every step",
 }
-
-
-class HeavyBallState(NamedTuple):
-    """x_{t-1}, of which the next step keeps the momentum."""
-
-    previous: Params
-
-
-def heavy_ball(learning_rate: float, momentum: float = 0.9) -> optax.GradientTransformation:
-    """x_{t+1} = x_t - learning_rate grad f(x_t) + momentum (x_t - x_{t-1}), x_{-1} = x_0 (Polyak 1964).
-
-    On a quadratic it is stable iff learning_rate * L < 2 (1 + momentum), for 0 <= momentum < 1.
-    """
-
-    def init(params: Params) -> HeavyBallState:
-        return HeavyBallState(params)
-
-    def update(gradient: Params, state: HeavyBallState, params: Params) -> tuple[Params, HeavyBallState]:
-        updates = jax.tree.map(lambda g, x, z: momentum * (x - z) - learning_rate * g, gradient, params, state.previous)
-        return updates, HeavyBallState(params)
-
-    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
-
-
-def decaying_sgd(learning_rate: float, decay: float = 0.99) -> optax.GradientTransformation:
-    """x_{t+1} = x_t - learning_rate decay^t grad f(x_t): for a kinked f, around whose minimum steps of one length never settle.
-
-    On a sharp minimum the distance can shrink by `decay` a step too, if that is not faster than the angle of the kink lets it
-    (Goffin 1977); all steps together reach learning_rate |grad f| / (1 - decay) far.
-    """
-    return optax.sgd(lambda step: learning_rate * decay**step)
-
-
-class NesterovState(NamedTuple):
-    """x_t, the point that theorems speak of; the engine's own parameters are y_t, where the gradient is taken."""
-
-    iterate: Params
-    step: Int[Array, ""]
-
-
-def _extrapolated(learning_rate: float, momentum: Callable[[Array], Any]) -> optax.GradientTransformation:
-    def init(params: Params) -> NesterovState:
-        return NesterovState(params, jnp.zeros((), jnp.int32))
-
-    def update(gradient: Params, state: NesterovState, params: Params) -> tuple[Params, NesterovState]:
-        iterate = jax.tree.map(lambda y, g: y - learning_rate * g, params, gradient)
-        beta = momentum(state.step)
-        updates = jax.tree.map(lambda x, z, y: x + beta * (x - z) - y, iterate, state.iterate, params)
-        return updates, NesterovState(iterate, state.step + 1)
-
-    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
-
-
-def nesterov(learning_rate: float, momentum: float = 0.9) -> optax.GradientTransformation:
-    """x_{t+1} = y_t - learning_rate grad f(y_t), y_{t+1} = x_{t+1} + momentum (x_{t+1} - x_t), y_0 = x_0.
-
-    With momentum (sqrt(kappa) - 1) / (sqrt(kappa) + 1) and rate 1/L it is the constant scheme of Nesterov (2004, section 2.2). The
-    records are of x_t.
-    """
-    return _extrapolated(learning_rate, lambda _: momentum)
-
-
-def nesterov_convex(learning_rate: float) -> optax.GradientTransformation:
-    """`nesterov` with momentum t / (t + 3) after step t = 0, 1, ..: for convex f, f(x_t) - f* = O(1/t^2). The records are of x_t."""
-    return _extrapolated(learning_rate, lambda step: step / (step + 3.0))
 
 
 def reported_point(state: Any, lanes: Lanes) -> Lanes:
