@@ -147,11 +147,14 @@ class Template:
 
     def folder(self, job: JobFacts, sweep_folder: Path) -> Path:
         """Where the job's files go."""
-        asked = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
-        subdir = asked["subdir"]  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript]
-        if subdir == "${hydra.job.num}":
+        if self._is_numbered:
             return sweep_folder / str(job.num)
         return sweep_folder / str(self.full(job).hydra.sweep.subdir)
+
+    @functools.cached_property
+    def _is_numbered(self) -> bool:
+        asked: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        return asked["subdir"] == "${hydra.job.num}"
 
     def files(self, job: JobFacts, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         """The job's files in `.hydra`, by name, byte for byte as Hydra writes them."""
