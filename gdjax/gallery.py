@@ -1,0 +1,148 @@
+"""The pages that committed results make: a gallery of every experiment, and the README's table of both source texts.
+
+`python -m gdjax.gallery` writes them anew from `results/`; nothing in them is typed by hand but what the texts say, in
+`results/texts.yaml`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import experiments
+
+BEGIN, END = "<!-- texts -->", "<!-- /texts -->"
+"""Where the README's table stands."""
+
+SIGN = {"equal": "", "at_most": "≤ ", "at_least": "≥ "}
+
+
+def gallery(results: Path) -> str:
+    """The page of all experiments that have results: claim, figures, findings, command."""
+    of_texts = {row["experiment"] for row in _rows(results)}
+    names = [name for name in experiments.names() if (results / name / "findings.json").is_file()]
+    findings = {name: _findings(results, name) for name in names}
+    hold = sum(finding["holds"] for every in findings.values() for finding in every)
+    parts = [
+        "# What gdjax finds\n",
+        f"{len(names)} experiments, {sum(map(len, findings.values()))} findings, of which {hold} hold. All of it is made by "
+        "`gdjax -m 'experiment=glob(*)' hydra.sweep.dir=results 'hydra.sweep.subdir=${name}'`, and this page from it by "
+        "`python -m gdjax.gallery`.\n",
+    ]
+    for title, chosen in (
+        ("The two texts", [name for name in names if name in of_texts]),
+        ("The catalogue of rates", [name for name in names if name not in of_texts]),
+    ):
+        links = ", ".join(f"[{name}](#{name})" for name in chosen)
+        parts += [f"## {title}\n", f"{links}\n", *(_section(results, name, findings[name]) for name in chosen)]
+    return "\n".join(parts)
+
+
+def texts_table(results: Path) -> str:
+    """What the texts say, what is so, and what was predicted and measured of it.
+
+    Raises
+    ------
+    ValueError
+        Where a row names a finding that its experiment does not have.
+    """
+    lines = ["| text | says | so it is | predicted | measured | experiment |", "|---|---|---|---|---|---|"]
+    for row in _rows(results):
+        finding = _named(_findings(results, row["experiment"]), row)
+        holds = "" if finding["holds"] else " **does not hold**"
+        figure = f"[`{row['experiment']}`](results/{row['experiment']}/{_figures(results, row['experiment'])[0]})"
+        said = [row["text"], row["says"], row["fact"], _predicted(finding), _number(finding["measured"]) + holds, figure]
+        lines.append("| " + " | ".join(_cell(str(part)) for part in said) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(page: str, table: str) -> str:
+    """The page with the table between its marks."""
+    before, found, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    if not found or not after:
+        raise ValueError(f"the page has no place for the table: put {BEGIN} and {END} into it.")
+    return f"{before}{BEGIN}\n{table}{END}{after}"
+
+
+def write(root: Path) -> None:
+    """Write the gallery and the README's table of a checkout."""
+    (root / "results" / "README.md").write_text(gallery(root / "results"))
+    readme = root / "README.md"
+    readme.write_text(with_table(readme.read_text(), texts_table(root / "results")))
+
+
+def _rows(results: Path) -> list[dict[str, str]]:
+    rows: Any = OmegaConf.to_container(OmegaConf.load(results / "texts.yaml"))
+    return rows
+
+
+def _findings(results: Path, name: str) -> list[dict[str, Any]]:
+    return json.loads((results / name / "findings.json").read_text())
+
+
+def _named(findings: Sequence[dict[str, Any]], row: dict[str, str]) -> dict[str, Any]:
+    for finding in findings:
+        if row["finding"] in finding["claim"]:
+            return finding
+    raise ValueError(f"{row['experiment']} has no finding with '{row['finding']}'; it has {[one['claim'] for one in findings]}")
+
+
+def _section(results: Path, name: str, findings: Sequence[dict[str, Any]]) -> str:
+    said = parts_of(experiments.named(name).module.__doc__ or "")
+    images = "\n\n".join(f"![{name}]({name}/{file})" for file in _figures(results, name))
+    spent = json.loads((results / name / "provenance.json").read_text())["seconds"]
+    rows = "\n".join(
+        f"| {_cell(one['claim'])} | {_predicted(one)} | {_number(one['measured'])} | {one['tolerance']:.2g} | "
+        f"{'yes' if one['holds'] else '**no**'} | {_cell(one['source'])} |"
+        for one in findings
+    )
+    return (
+        f"### {name}\n\n{said['Claim']}\n\n{images}\n\n"
+        "| claim | predicted | measured | tolerance | holds | source |\n|---|---|---|---|---|---|\n"
+        f"{rows}\n\n`{said['Command']}` ({spent['compile']:.1f} s to compile, {spent['run']:.1f} s to run)\n"
+    )
+
+
+def parts_of(docstring: str) -> dict[str, str]:
+    """An experiment's docstring by its headings: Claim, Theory, Sweep, Expect, Command.
+
+    >>> parts_of('''One line.
+    ...
+    ... Claim
+    ...     It falls.
+    ... Command
+    ...     gdjax
+    ... ''')
+    {'Claim': 'It falls.', 'Command': 'gdjax'}
+    """
+    pieces = re.split(r"^(\w+)\n(?=    )", docstring, flags=re.MULTILINE)
+    return {name: " ".join(textwrap.dedent(text).split()) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)}
+
+
+def _figures(results: Path, name: str) -> list[str]:
+    """The figures of an experiment, the one that bears its name first."""
+    return sorted((path.name for path in (results / name).glob("*.png")), key=lambda file: (file != f"{name}.png", file))
+
+
+def _predicted(finding: dict[str, Any]) -> str:
+    return SIGN[finding["kind"]] + _number(finding["predicted"])
+
+
+def _number(value: float | None) -> str:
+    """Four digits; what JSON has no number for is null."""
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    write(Path(__file__).resolve().parents[1])
