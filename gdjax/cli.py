@@ -110,6 +110,9 @@ class Application:
         for folder in dict.fromkeys(folder for folder, _ in self.sweeps):
             groups = {name: settings for (place, name), settings in self.sweeps.items() if place == folder}
             self.statuses.append(report(folder, groups, begun=self.begun))
+        if len(self.statuses) > 1:
+            hold = self.statuses.count(HOLDS)
+            print(f"{hold} of {len(self.statuses)} runs have findings that all hold; {time.perf_counter() - self.begun:.0f} s in all.")
 
 
 class Measured(NamedTuple):
@@ -134,7 +137,7 @@ def run_alone(settings: DictConfig, folder: Path) -> tuple[int, float | None]:
     _save_figures(measured.experiment.draw(measured.results, measured.problem), folder)
     seconds = measured.seconds | {"total": time.perf_counter() - begun}
     store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], plain["precision"], seconds))
-    _say(findings, folder)
+    _say(measured.experiment.name, findings, folder)
     final = _final_objective(measured.results)
     return _status(findings), None if final is None or final.size > 1 else final.item()
 
@@ -180,7 +183,7 @@ def report(folder: Path, groups: dict[str, DictConfig], *, begun: float) -> int:
     store.save_findings(folder, findings)
     spent = {"compile": seconds[0], "run": seconds[1], "total": time.perf_counter() - begun}
     store.save_json(folder / "provenance.json", store.provenance(["gdjax", *sys.argv[1:]], precision, spent))
-    _say(findings, folder)
+    _say(" and ".join(dict.fromkeys(settings["name"] for settings in groups.values())), findings, folder)
     return _status(findings)
 
 
@@ -303,8 +306,8 @@ def _warnings_in_one_line(console: Console) -> Iterator[None]:
         console.print(f"[yellow]note[/]: {said}", soft_wrap=True, highlight=False)
 
 
-def _say(findings: list[Finding], folder: Path) -> None:
-    table = Table("claim", "predicted", "measured", "tolerance", "holds", title="findings", title_justify="left")
+def _say(name: str, findings: list[Finding], folder: Path) -> None:
+    table = Table("claim", "predicted", "measured", "tolerance", "holds", title=f"findings of {name}", title_justify="left")
     sign = {"equal": "", "at_most": "≤ ", "at_least": "≥ "}
     for finding in findings:
         verdict = "[green]yes[/]" if finding.holds else "[bold red]NO[/]"

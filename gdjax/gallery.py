@@ -32,7 +32,7 @@ def gallery(results: Path) -> str:
     parts = [
         "# What gdjax finds\n",
         f"{len(names)} experiments, {sum(map(len, findings.values()))} findings, of which {hold} hold. All of it is made by "
-        "`gdjax -m 'experiment=glob(*)' hydra.sweep.dir=results 'hydra.sweep.subdir=${name}'`, and this page from it by "
+        "`gdjax -m hydra/launcher=basic 'experiment=glob(*)' hydra.sweep.dir=results 'hydra.sweep.subdir=${name}'`, and this page from it by "
         "`python -m gdjax.gallery`.\n",
     ]
     for title, chosen in (
@@ -52,12 +52,12 @@ def texts_table(results: Path) -> str:
     ValueError
         Where a row names a finding that its experiment does not have.
     """
-    lines = ["| text | says | so it is | predicted | measured | experiment |", "|---|---|---|---|---|---|"]
+    lines = ["| text | says | so it is | quantity | predicted | measured | experiment |", "|---" * 7 + "|"]
     for row in _rows(results):
         finding = _named(_findings(results, row["experiment"]), row)
         holds = "" if finding["holds"] else " **does not hold**"
         figure = f"[`{row['experiment']}`](results/{row['experiment']}/{_figures(results, row['experiment'])[0]})"
-        said = [row["text"], row["says"], row["fact"], _predicted(finding), _number(finding["measured"]) + holds, figure]
+        said = [row["text"], row["says"], row["fact"], row["quantity"], _predicted(finding), _number(finding["measured"]) + holds, figure]
         lines.append("| " + " | ".join(_cell(str(part)) for part in said) + " |")
     return "\n".join(lines) + "\n"
 
