@@ -31,9 +31,9 @@ def gallery(results: Path) -> str:
     hold = sum(finding["holds"] for every in findings.values() for finding in every)
     parts = [
         "# What gdjax finds\n",
-        f"{len(names)} experiments, {sum(map(len, findings.values()))} findings, of which {hold} hold. All of it is made by "
-        "`gdjax -m hydra/launcher=basic 'experiment=glob(*)' hydra.sweep.dir=results 'hydra.sweep.subdir=${name}'`, and this page from it by "
-        "`python -m gdjax.gallery`.\n",
+        f"{len(names)} experiments, {sum(map(len, findings.values()))} findings, of which {hold} hold. "
+        "All of it is made by `gdjax -m hydra/launcher=basic 'experiment=glob(*)' hydra.sweep.dir=results 'hydra.sweep.subdir=${name}'`, "
+        "and this page from it by `python -m gdjax.gallery`.\n",
     ]
     for title, chosen in (
         ("The two texts", [name for name in names if name in of_texts]),

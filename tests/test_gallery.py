@@ -7,7 +7,7 @@ import pytest
 from gdjax import cli, gallery
 
 ROOT = cli.config_folder().parent
-FINDING = {"claim": "it falls | fast", "predicted": 2.0, "measured": 1.5, "tolerance": 0.1, "holds": False, "kind": "at_most", "source": "me"}
+FINDING = {"claim": "it falls | fast", "predicted": 2.0, "measured": 1.5, "tolerance": 0.1, "holds": False, "kind": "at_most", "source": ""}
 
 
 def test_the_committed_pages_are_made_of_the_committed_results():
