@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from gdjax import analysis, losses, methods, problems, samplers, theory
+from gdjax import analysis, losses, methods, problems, samplers, stopping, theory
 from gdjax.program import Observer
 from gdjax.records import Finding, InputError, Problem
 from gdjax.store import open_results
@@ -20,6 +20,7 @@ __all__ = [
     "open_results",
     "problems",
     "samplers",
+    "stopping",
     "sweep",
     "theory",
 ]
