@@ -28,6 +28,8 @@ SMALL = {
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
     "normal_equations": {},
+    "optimized_gradient": {"num_thresholds": 20},
+    "power_laws": {"num_steps": 2000, "num_nodes": 2000},
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
