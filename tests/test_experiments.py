@@ -19,6 +19,7 @@ from gdjax.sweep import sweep
 SMALL = {
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
+    "chebyshev": {"num_steps": 60},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
     "leverage": {"num_sizes": 7},
     "likelihood": {},
@@ -27,6 +28,7 @@ SMALL = {
     "feature_scaling": {"num_steps": 500, "compare": None},
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
+    "lower_bound": {"horizons": [5]},
     "normal_equations": {},
     "optimized_gradient": {"num_thresholds": 20},
     "power_laws": {"num_steps": 2000, "num_nodes": 2000},

@@ -88,7 +88,8 @@ def chebyshev_errors(
     [[0.8, -0.8]]
     """
     t = np.atleast_1d(np.asarray(steps))[:, None]
-    place = (smoothness + strong_convexity - 2.0 * modes.curvatures) / (smoothness - strong_convexity)
+    width = smoothness - strong_convexity
+    place = (smoothness + strong_convexity - 2.0 * modes.curvatures) / width if width > 0.0 else 0.0 * modes.curvatures
     cosine = np.cos(t * np.arccos(np.clip(place, -1.0, 1.0)))
     return chebyshev_factor(smoothness / strong_convexity, t) * cosine * modes.start
 
