@@ -137,7 +137,7 @@ def _race_findings(race: xr.Dataset, problem: Problem, *, exact_zero: bool) -> l
     """`exact_zero`: the minimizer is 0, so that errors have no round-off but their own."""
     steps, said = race.step.values, f"{problem.name}, kappa = {race.attrs['condition_number']:.5g}"
     modes, (floor, slack) = theory.modes(problem), analysis.ROUND_OFF[race.attrs["precision"]]
-    chebyshev, descent, adaptive = (race.sel(solver=name) for name in race.solver.values)
+    chebyshev, adaptive = (race.sel(solver=name) for name in ("chebyshev", "conjugate_gradients"))
     left = worst_cases.chebyshev_errors(modes, float(problem.smoothness or 1.0), float(problem.strong_convexity or 1.0), steps)
     exact = 0.5 * np.square(left) @ modes.curvatures
     factor = worst_cases.chebyshev_factor(race.attrs["condition_number"], steps)
@@ -185,7 +185,7 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
         drawn,
         f"Left: {problem.name}, κ = {results['given'].attrs['condition_number']:.4g}. Gradient descent takes 2/(L + μ). Dashed: "
         "1/T$_t$((κ + 1)/(κ − 1)) (Golub and Varga 1961).\n"
-        f"Right: what {results['polynomial'].attrs['degree']} steps leave of the error along a direction of that curvature, by runs on 401.",
+        f"Right: what {results['polynomial'].attrs['degree']} steps leave of the error along directions of 401 curvatures.",
     )
     return {"chebyshev": drawn}
 

@@ -156,7 +156,7 @@ def draw(results: xr.DataTree) -> dict[str, Figure]:
         drawn,
         f"λ$_i$ = i$^{{−a}}$, a = {a:g}, λ$_i$c$_i$² = i$^{{−b}}$, ξ = (b − 1)/a; L = 1, rate 1/L. Dashed: the power laws with their "
         "constants, 2ξ and ξ + 3/2 (Velikanov and Yarotsky 2021; Cunha et al. 2022).\n"
-        "Exponents are slopes over the last decade of steps. Star: the spectrum of a square random matrix from an isotropic start, ξ = 3/2.",
+        "Exponents are slopes over the last decade of steps. Star: a square random matrix's spectrum from an isotropic start, ξ = 3/2.",
     )
     return {"power_laws": drawn}
 

@@ -151,7 +151,9 @@ def nesterov_worst_case(num_steps: int = 20, *, smoothness: float = 1.0, strong_
     ratio = (1.0 - root) / (1.0 + root)
     dimension = 2 * t + 1 if root == 0.0 else max(2 * t + 1, t + int(np.ceil(-0.5 * np.log(1e18) / np.log(ratio))))
     if dimension > HESSIAN_LIMIT:
-        raise InputError(f"num_steps={num_steps}, strong_convexity={strong_convexity} takes {dimension} dimensions: {HESSIAN_LIMIT} at most.")
+        raise InputError(
+            f"num_steps={num_steps}, strong_convexity={strong_convexity} takes {dimension} dimensions: {HESSIAN_LIMIT} at most."
+        )
     coupling, corner = 0.25 * (smoothness - strong_convexity), 2.0 if root == 0.0 else 2.0 - ratio
     chain = 2.0 * np.eye(dimension) - np.eye(dimension, k=1) - np.eye(dimension, k=-1)
     chain[-1, -1] = corner

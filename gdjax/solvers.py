@@ -149,7 +149,7 @@ def conjugate_gradients(
         error, gradient, direction = state
         curved = product(matrix, direction)
         size, square = jnp.vdot(direction, curved), jnp.vdot(gradient, gradient)
-        moves = size > 0.0
+        moves = (size > 0.0) & (square > 0.0)
         rate = jnp.where(moves, square / jnp.where(moves, size, 1.0), 0.0)
         after = gradient + rate * curved
         kept = jnp.where(moves, jnp.vdot(after, after) / jnp.where(moves, square, 1.0), 0.0)
@@ -159,3 +159,26 @@ def conjugate_gradients(
     gradient = product(matrix, error)
     _, errors = jax.lax.scan(step, (error, gradient, -gradient), None, length=num_steps)
     return jnp.concatenate([error[None], errors])
+
+
+def max_margin(points: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " p"]:
+    """The shortest w with points @ w >= 1: 1 / ||w|| is the largest margin of a line through 0, where `points` are y_i x_i.
+
+    By non-negative least squares on the dual (Lawson and Hanson 1974, section 23.4).
+
+    Raises
+    ------
+    ValueError
+        Where no line through 0 separates the classes.
+
+    >>> max_margin(np.array([[1.0, 1.0], [2.0, -1.0], [3.0, 0.5]])).round(12).tolist()
+    [0.666666666667, 0.333333333333]
+    """
+    from scipy.optimize import nnls
+
+    columns = np.vstack([points.T, np.ones(len(points))])
+    aim = np.append(np.zeros(points.shape[1]), 1.0)
+    residual = columns @ nnls(columns, aim)[0] - aim
+    if np.linalg.norm(residual) <= 1e-10:
+        raise ValueError("the points can't be separated by a line through 0")
+    return -residual[:-1] / residual[-1]

@@ -13,18 +13,31 @@ from jaxtyping import ArrayLike, Float, Int
 from gdjax.records import Problem
 
 
-def curvatures(problem: Problem) -> Float[np.ndarray, " p"]:
-    """The eigenvalues, ascending, of the Hessian X'DX / n + 2 ridge of logistic regression at its minimizer, D = diag(p_i (1 - p_i)).
-
-    Near the minimizer descent is that of a quadratic with these: its contraction is max |1 - eta lambda|, however large the bound
-    lambda_max(X'X / n) / 4 + 2 ridge is that holds everywhere.
-    """
+def hessian(problem: Problem) -> Float[np.ndarray, "p p"]:
+    """X'DX / n + 2 ridge of logistic regression at its minimizer, D = diag(p_i (1 - p_i)); the intercept has no ridge."""
     X, target = (np.asarray(part) for part in problem.data)
-    theta = np.asarray(problem.minimizer)
-    wrong = 1.0 / (1.0 + np.exp(target * (X @ theta)))
+    wrong = 1.0 / (1.0 + np.exp(target * (X @ np.asarray(problem.minimizer))))
     penalty = np.full(X.shape[1], 2.0 * float(problem.constants.get("ridge", 0.0)))
     penalty[: int(problem.evaluate.intercept)] = 0.0  # pyright: ignore[reportFunctionMemberAccess]  (a linear model)
-    return np.linalg.eigvalsh(X.T @ ((wrong * (1.0 - wrong))[:, None] * X) / len(X) + np.diag(penalty))
+    return X.T @ ((wrong * (1.0 - wrong))[:, None] * X) / len(X) + np.diag(penalty)
+
+
+def curvatures(problem: Problem) -> Float[np.ndarray, " p"]:
+    """The eigenvalues, ascending, of the Hessian at the minimizer.
+
+    Near it descent is that of a quadratic with these: its contraction is max |1 - eta lambda|, however large the bound
+    lambda_max(X'X / n) / 4 + 2 ridge is that holds everywhere.
+    """
+    return np.linalg.eigvalsh(hessian(problem))
+
+
+def distances_near(
+    problem: Problem, error: Float[np.ndarray, " p"], learning_rate: float, steps: Int[ArrayLike, " records"]
+) -> Float[np.ndarray, " records"]:
+    """||(I - eta H)^t e||, how far from the minimizer descent is t steps after an error e so small that f is a quadratic there."""
+    values, vectors = np.linalg.eigh(hessian(problem))
+    left = (1.0 - learning_rate * values) ** np.asarray(steps)[:, None] * (vectors.T @ error)
+    return np.linalg.norm(left, axis=1)
 
 
 def separable_loss(steps: Float[ArrayLike, "..."], learning_rate: float, margin: float) -> Float[np.ndarray, "..."]:
