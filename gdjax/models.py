@@ -86,3 +86,16 @@ def diagonal_quadratic(
     """Evaluate sum_j eigenvalues_j x_j^2 / 2, a quadratic in its own eigenbasis; it is no mean over examples."""
     gradient = constants["eigenvalues"][:, None] * lanes
     return 0.5 * jnp.sum(lanes * gradient, axis=0), gradient
+
+
+def chain_quadratic(
+    lanes: Float[Array, "p lanes"], constants: dict[str, Any], examples: tuple[()], weights: Any
+) -> tuple[Float[Array, " lanes"], Float[Array, "p lanes"]]:
+    """Evaluate coupling (x'Ax / 2 - x_1) + ridge ||x||^2 / 2, A = tridiag(-1, 2, -1) with `corner` for the last 2; no mean over examples.
+
+    In it coordinates learn from their neighbours alone, a neighbour a step.
+    """
+    coupling, ridge = constants["coupling"], constants["ridge"]
+    along = (2.0 * lanes).at[-1].set(constants["corner"] * lanes[-1]).at[1:].add(-lanes[:-1]).at[:-1].add(-lanes[1:])
+    value = coupling * (0.5 * jnp.sum(lanes * along, axis=0) - lanes[0]) + 0.5 * ridge * jnp.sum(jnp.square(lanes), axis=0)
+    return value, coupling * along.at[0].add(-1.0) + ridge * lanes

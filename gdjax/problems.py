@@ -128,6 +128,53 @@ def designed_spectrum(eigenvalues: Float[ArrayLike, " p"], start: Float[ArrayLik
     )
 
 
+def nesterov_worst_case(num_steps: int = 20, *, smoothness: float = 1.0, strong_convexity: float = 0.0) -> Problem:
+    """Nesterov's worst quadratic for methods that take `num_steps` = t steps from 0 along gradients that they have seen.
+
+    f(x) = L / 4 (x'Ax / 2 - x_1), A = tridiag(-1, 2, -1) in 2 t + 1 dimensions: after s steps only s coordinates have moved, so that
+    f(x_t) - f* >= L / (16 (t + 1)), which conjugate gradients attain (Nesterov 2004, Thm 2.1.7). With mu = strong_convexity > 0 it is
+    f(x) = (L - mu) / 4 (x'Ax / 2 - x_1) + mu ||x||^2 / 2 with minimizer x_i = r^i, r = (sqrt(kappa) - 1) / (sqrt(kappa) + 1), and
+    f(x_t) - f* >= mu / 2 r^(2t) ||x_0 - x*||^2 (Thm 2.1.13). The theorem is about infinitely many dimensions; here there are so many
+    that r^(2i) is below round-off, and the last 2 in A is 2 - r, which makes r^i the minimizer all the same.
+
+    `smoothness` and `strong_convexity` say which functions it is the worst of: its own curvatures are between mu and L. Of the problem
+    that is returned they are its own, as everywhere.
+
+    >>> problem = nesterov_worst_case(3)
+    >>> float(problem.objective(problem.start) - problem.minimum), float(problem.minimizer[0])
+    (0.109375, 0.875)
+    """
+    t = whole("num_steps", num_steps)
+    if not 0.0 <= strong_convexity < smoothness < np.inf:
+        raise InputError(f"smoothness={smoothness}, strong_convexity={strong_convexity} is not allowed: 0 <= mu < L.")
+    root = np.sqrt(strong_convexity / smoothness)
+    ratio = (1.0 - root) / (1.0 + root)
+    dimension = 2 * t + 1 if root == 0.0 else max(2 * t + 1, t + int(np.ceil(-0.5 * np.log(1e18) / np.log(ratio))))
+    if dimension > HESSIAN_LIMIT:
+        raise InputError(
+            f"num_steps={num_steps}, strong_convexity={strong_convexity} takes {dimension} dimensions: {HESSIAN_LIMIT} at most."
+        )
+    coupling, corner = 0.25 * (smoothness - strong_convexity), 2.0 if root == 0.0 else 2.0 - ratio
+    chain = 2.0 * np.eye(dimension) - np.eye(dimension, k=1) - np.eye(dimension, k=-1)
+    chain[-1, -1] = corner
+    place = np.arange(1, dimension + 1)
+    minimizer = 1.0 - place / (dimension + 1.0) if root == 0.0 else ratio**place
+    hessian = coupling * chain + strong_convexity * np.eye(dimension)
+    curvatures = np.linalg.eigvalsh(hessian)
+    return Problem(
+        evaluate=models.chain_quadratic,
+        name="nesterov_worst_case",
+        parameter_names=tuple(f"x{i}" for i in place),
+        constants={"coupling": coupling, "ridge": float(strong_convexity), "corner": corner},
+        start=np.zeros(dimension),
+        minimizer=minimizer,
+        minimum=-0.5 * coupling * minimizer[0],  # f* = -b'x* / 2 for f = x'Hx / 2 - b'x
+        smoothness=curvatures[-1],
+        strong_convexity=curvatures[0],
+        hessian=hessian,
+    )
+
+
 def logistic(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: bool = True, *, ridge: float = 0.0) -> Problem:
     """mean log(1 + exp(-y_i x_i'theta)) + ridge ||w||^2 for two classes; the intercept is not penalised.
 
@@ -270,7 +317,8 @@ def named(name: str, **options: Any) -> Problem:
     options = {option: value for option, value in options.items() if value is not None}
     if name in data.readers():
         return from_file(name, **options)
-    builders = {build.__name__: build for build in (notebook_line, notebook_outliers, random_linear, page_data, designed_spectrum)}
+    own = (notebook_line, notebook_outliers, random_linear, page_data, designed_spectrum, nesterov_worst_case)
+    builders = {build.__name__: build for build in own}
     if name not in builders:
         raise unknown_name("problem", name, [*builders, *data.readers()])
     allowed = inspect.signature(builders[name]).parameters

@@ -130,3 +130,55 @@ def student_t_fit(
         if np.abs(step).max() <= 1e-15 * np.abs(z).max() and abs(scale - before) <= 1e-15 * scale:
             break
     return z, scale
+
+
+@functools.partial(jax.jit, static_argnames=("num_steps", "product"))
+def conjugate_gradients(
+    matrix: Any, error: Float[Array, " p"], num_steps: int, product: Callable[[Any, Array], Array] = jnp.matmul
+) -> Float[Array, "steps p"]:
+    """The errors x_t - x* of conjugate gradients on f = (x - x*)'H(x - x*) / 2, for t = 0 .. num_steps (Hestenes and Stiefel 1952).
+
+    f(x_t) is the least over x_0 + span{H e_0, .., H^t e_0}, so no method whose steps lie in the span of gradients gets lower. It needs
+    products with H alone: `product(matrix, vector)`, where H is not formed. Where it has arrived, it stays.
+
+    >>> float(abs(conjugate_gradients(jnp.diag(jnp.array([1.0, 4.0])), jnp.ones(2), 2)[2]).max()) < 1e-6
+    True
+    """
+
+    def step(state: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], Array]:
+        error, gradient, direction = state
+        curved = product(matrix, direction)
+        size, square = jnp.vdot(direction, curved), jnp.vdot(gradient, gradient)
+        moves = (size > 0.0) & (square > 0.0)
+        rate = jnp.where(moves, square / jnp.where(moves, size, 1.0), 0.0)
+        after = gradient + rate * curved
+        kept = jnp.where(moves, jnp.vdot(after, after) / jnp.where(moves, square, 1.0), 0.0)
+        state = error + rate * direction, after, kept * direction - after
+        return state, state[0]
+
+    gradient = product(matrix, error)
+    _, errors = jax.lax.scan(step, (error, gradient, -gradient), None, length=num_steps)
+    return jnp.concatenate([error[None], errors])
+
+
+def max_margin(points: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " p"]:
+    """The shortest w with points @ w >= 1: 1 / ||w|| is the largest margin of a line through 0, where `points` are y_i x_i.
+
+    By non-negative least squares on the dual (Lawson and Hanson 1974, section 23.4).
+
+    Raises
+    ------
+    ValueError
+        Where no line through 0 separates the classes.
+
+    >>> max_margin(np.array([[1.0, 1.0], [2.0, -1.0], [3.0, 0.5]])).round(12).tolist()
+    [0.666666666667, 0.333333333333]
+    """
+    from scipy.optimize import nnls
+
+    columns = np.vstack([points.T, np.ones(len(points))])
+    aim = np.append(np.zeros(points.shape[1]), 1.0)
+    residual = columns @ nnls(columns, aim)[0] - aim
+    if np.linalg.norm(residual) <= 1e-10:
+        raise ValueError("the points can't be separated by a line through 0")
+    return -residual[:-1] / residual[-1]

@@ -19,15 +19,21 @@ from gdjax.sweep import sweep
 SMALL = {
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
+    "chebyshev": {"num_steps": 60},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
     "leverage": {"num_sizes": 7},
     "likelihood": {},
     "robust_losses": {"num_data_sets": 400},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
+    "early_stopping_ridge": {"num_steps": 300, "num_times": 5, "num_features": 8},
     "feature_scaling": {"num_steps": 500, "compare": None},
     "implementation_levels": {"num_epochs": 20},
+    "logistic_regression": {"num_rates": 10, "num_escaping": 50_000, "num_steps": 1500},
     "loss_landscape": {"grid_size": 21},
+    "lower_bound": {"horizons": [5]},
     "normal_equations": {},
+    "optimized_gradient": {"num_thresholds": 100},
+    "power_laws": {"num_steps": 2000, "num_nodes": 2000},
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))

@@ -22,9 +22,24 @@ import optax.contrib
 
 from gdjax.methods.decaying import decaying_sgd
 from gdjax.methods.momentum import heavy_ball, nesterov, nesterov_convex
+from gdjax.methods.optimal import chebyshev, fista, nu_method, ogm
 from gdjax.records import InputError, Lanes, unknown_name
 
-__all__ = ["Method", "available", "decaying_sgd", "heavy_ball", "is_number", "nesterov", "nesterov_convex", "reported_point", "resolve"]
+__all__ = [
+    "Method",
+    "available",
+    "chebyshev",
+    "decaying_sgd",
+    "fista",
+    "heavy_ball",
+    "is_number",
+    "nesterov",
+    "nesterov_convex",
+    "nu_method",
+    "ogm",
+    "reported_point",
+    "resolve",
+]
 
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",

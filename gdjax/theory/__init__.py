@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, quadratics
+from gdjax.theory import early_stopping, logistic, moments, power_laws, quadratics, worst_cases
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -37,6 +37,7 @@ __all__ = [
     "accumulated_gradient",
     "batch_noise_factor",
     "contraction",
+    "early_stopping",
     "eigenvectors",
     "exact_least_squares",
     "expected_suboptimality",
@@ -45,14 +46,17 @@ __all__ = [
     "has_moments",
     "is_least_squares",
     "is_quadratic",
+    "logistic",
     "mean_square_edge",
     "modes",
     "moments",
     "noise_floor",
     "optimal_rate",
+    "power_laws",
     "quadratics",
     "reshuffled_noise",
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",
+    "worst_cases",
 ]
