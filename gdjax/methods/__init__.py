@@ -21,10 +21,24 @@ import optax
 import optax.contrib
 
 from gdjax.methods.decaying import decaying_sgd
-from gdjax.methods.momentum import heavy_ball, nesterov, nesterov_convex
+from gdjax.methods.momentum import fista, heavy_ball, nesterov, nesterov_convex
+from gdjax.methods.step_lengths import silver, steepest_descent
 from gdjax.records import InputError, Lanes, unknown_name
 
-__all__ = ["Method", "available", "decaying_sgd", "heavy_ball", "is_number", "nesterov", "nesterov_convex", "reported_point", "resolve"]
+__all__ = [
+    "Method",
+    "available",
+    "decaying_sgd",
+    "fista",
+    "heavy_ball",
+    "is_number",
+    "nesterov",
+    "nesterov_convex",
+    "reported_point",
+    "resolve",
+    "silver",
+    "steepest_descent",
+]
 
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",
