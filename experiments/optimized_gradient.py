@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from gdjax import figures, losses, models
 from gdjax.records import Finding, InputError, Problem, several, whole
-from gdjax.theory import worst_cases
+from gdjax.theory import acceleration, worst_cases
 
 TIGHT = {"float64": 1e-10, "float32": 1e-4}
 """How near to a bound that is attained a run comes, by precision."""
@@ -83,7 +83,7 @@ def check(results: xr.DataTree) -> list[Finding]:
         _never("of all Huber functions and horizons", (optimized.transpose("threshold", "horizon") / bound).max(), slack, source),
         _never(
             "FISTA, all Huber functions and steps",
-            (fista.suboptimality.transpose("threshold", "step")[:, 1:] / worst_cases.fista_bound(steps)).max(),
+            (fista.suboptimality.transpose("threshold", "step")[:, 1:] / acceleration.fista_bound(1.0, 1.0, steps)).max(),
             slack,
             "L R^2 / (2 theta_{t-1}^2), Beck and Teboulle 2009",
         ),
@@ -141,7 +141,7 @@ def _draw_worst(axes: Axes, results: xr.DataTree) -> None:
         axes.plot(every, worst.sel(step=every), color=figures.COLORS[color], linewidth=2.0, label=label)
     axes.plot(optimized.horizon, optimized.max("threshold"), "o", color=figures.COLORS[0], markersize=4, label="optimized, N = t")
     bounds = (0.5 * float(optimized.min()), 1.0)
-    figures.dashed(axes, every, worst_cases.fista_bound(every), bounds=bounds)
+    figures.dashed(axes, every, acceleration.fista_bound(1.0, 1.0, every), bounds=bounds)
     figures.dashed(axes, every, worst_cases.ogm_bound(every), bounds=bounds, label="theory")
     axes.set(xscale="log", yscale="log", xlabel="steps t", ylabel="largest suboptimality / (L R²)", title="worst Huber function")
     axes.legend(loc="lower left")

@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from gdjax import data, losses, models, solvers
-from gdjax.records import InputError, Params, Problem, unknown_name, whole
+from gdjax.records import InputError, Params, Problem, several, unknown_name, whole
 
 HESSIAN_LIMIT = 4096
 """Above this many parameters the Hessian is not formed unless asked for: p^2 numbers are 134 MB there."""
@@ -175,6 +175,26 @@ def nesterov_worst_case(num_steps: int = 20, *, smoothness: float = 1.0, strong_
     )
 
 
+def gap_spectrum(*, num_parameters: int = 64, condition_number: float = 100.0, gap: float = 10.0) -> Problem:
+    """`designed_spectrum` with L = 1, mu = 1 / condition_number, and all between evenly spread in their logarithm from gap * mu to L.
+
+    The slowest mode is soon alone, so that curves show the rate of theory: with eigenvalues all the way down to mu they still look a
+    fifth faster after 2 condition_number steps.
+
+    >>> gap_spectrum(num_parameters=3, condition_number=1000.0).constants["eigenvalues"].round(9).tolist()
+    [0.001, 0.01, 1.0]
+    """
+    number = whole("num_parameters", num_parameters, least=2)
+    xp = _module(condition_number, gap)
+    if xp is np and not 1.0 <= several("condition_number", condition_number)[0] < np.inf:
+        raise InputError(f"condition_number={condition_number} is not allowed: it is a number, 1 or more.")
+    if xp is np and not 1.0 <= several("gap", gap)[0] <= condition_number:
+        raise InputError(f"gap={gap} is not allowed: it is a number from 1 to the condition number, here {condition_number}.")
+    others = (gap / condition_number) ** xp.linspace(1.0, 0.0, number - 1)
+    spectrum = xp.concatenate([xp.reshape(xp.asarray(1.0 / condition_number), (1,)), others])
+    return dataclasses.replace(designed_spectrum(spectrum), name="gap_spectrum")
+
+
 def logistic(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: bool = True, *, ridge: float = 0.0) -> Problem:
     """mean log(1 + exp(-y_i x_i'theta)) + ridge ||w||^2 for two classes; the intercept is not penalised.
 
@@ -317,8 +337,8 @@ def named(name: str, **options: Any) -> Problem:
     options = {option: value for option, value in options.items() if value is not None}
     if name in data.readers():
         return from_file(name, **options)
-    own = (notebook_line, notebook_outliers, random_linear, page_data, designed_spectrum, nesterov_worst_case)
-    builders = {build.__name__: build for build in own}
+    known = (notebook_line, notebook_outliers, random_linear, page_data, designed_spectrum, gap_spectrum, nesterov_worst_case)
+    builders = {build.__name__: build for build in known}
     if name not in builders:
         raise unknown_name("problem", name, [*builders, *data.readers()])
     allowed = inspect.signature(builders[name]).parameters

@@ -28,6 +28,7 @@ RATES = {  # where 0.1 is not a rate at which a method goes half the way in 60 s
     "adagrad": 0.5,
     "cocob": 1.0,
     "dadapt_adamw": 1.0,
+    "fista": 0.02,
     "fromage": 0.5,
     "heavy_ball": 0.02,
     "lars": 0.02,
@@ -35,8 +36,10 @@ RATES = {  # where 0.1 is not a rate at which a method goes half the way in 60 s
     "optimistic_gradient_descent": 0.05,
     "polyak_sgd": 0.5,
     "prodigy": 1.0,
+    "silver": 0.02,
     "simplified_ademamix": 0.01,
     "sm3": 0.5,
+    "steepest_descent": 20.0,  # a long look along the line drowns the noise of examples that differ between looking and stepping
 }
 WARNS = {  # optax's own remarks on these two
     "noisy_sgd": "ignore:Specifying a key",

@@ -21,8 +21,9 @@ import optax
 import optax.contrib
 
 from gdjax.methods.decaying import decaying_sgd
-from gdjax.methods.momentum import heavy_ball, nesterov, nesterov_convex
-from gdjax.methods.optimal import chebyshev, fista, nu_method, ogm
+from gdjax.methods.momentum import fista, heavy_ball, nesterov, nesterov_convex
+from gdjax.methods.optimal import chebyshev, nu_method, ogm
+from gdjax.methods.step_lengths import silver, steepest_descent
 from gdjax.records import InputError, Lanes, unknown_name
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "ogm",
     "reported_point",
     "resolve",
+    "silver",
+    "steepest_descent",
 ]
 
 _NEEDS_MORE = {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from gdjax.records import Params
 
@@ -72,3 +72,30 @@ def nesterov(learning_rate: float, momentum: float = 0.9) -> optax.GradientTrans
 def nesterov_convex(learning_rate: float) -> optax.GradientTransformation:
     """`nesterov` with momentum t / (t + 3) after step t = 0, 1, ..: for convex f, f(x_t) - f* = O(1/t^2). The records are of x_t."""
     return _extrapolated(learning_rate, lambda step: step / (step + 3.0))
+
+
+class FistaState(NamedTuple):
+    """x_t and the weight lambda_{t+1} that the next step's momentum comes from."""
+
+    iterate: Params
+    weight: Float[Array, ""]
+
+
+def fista(learning_rate: float) -> optax.GradientTransformation:
+    """`nesterov` with momentum (lambda_t - 1) / lambda_{t+1}, lambda_1 = 1, lambda_{t+1} = (1 + sqrt(1 + 4 lambda_t^2)) / 2.
+
+    The weights that the bound L ||x_0 - x*||^2 / (2 lambda_t^2) is best for (Beck and Teboulle 2009), at rate 1/L and without their
+    proximal step. The records are of x_t.
+    """
+
+    def init(params: Params) -> FistaState:
+        return FistaState(params, jnp.ones((), jax.tree.leaves(params)[0].dtype))
+
+    def update(gradient: Params, state: FistaState, params: Params) -> tuple[Params, FistaState]:
+        iterate = jax.tree.map(lambda y, g: y - learning_rate * g, params, gradient)
+        weight = 0.5 * (1.0 + jnp.sqrt(1.0 + 4.0 * state.weight**2))
+        beta = (state.weight - 1.0) / weight
+        updates = jax.tree.map(lambda x, z, y: x + beta * (x - z) - y, iterate, state.iterate, params)
+        return updates, FistaState(iterate, weight)
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]

@@ -44,33 +44,6 @@ def ogm(learning_rate: float, horizon: float = 100.0) -> optax.GradientTransform
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-class FistaState(NamedTuple):
-    """x_t, the point that theorems speak of, and lambda_t; the engine's own parameters are y_t, where the gradient is taken."""
-
-    iterate: Params
-    theta: Float[Array, ""]
-
-
-def fista(learning_rate: float) -> optax.GradientTransformation:
-    """Nesterov (1983), FISTA without a proximal step (Beck and Teboulle 2009): momentum (theta_t - 1) / theta_{t+1}, theta of `ogm`.
-
-    x_{t+1} = y_t - learning_rate grad f(y_t), y_{t+1} = x_{t+1} + (theta_t - 1) / theta_{t+1} (x_{t+1} - x_t). For convex f and rate
-    1/L, f(x_t) - f* <= L R^2 / (2 theta_{t-1}^2) <= 2 L R^2 / (t + 1)^2. The records are of x_t.
-    """
-
-    def init(params: Params) -> FistaState:
-        return FistaState(params, jnp.ones((), jax.tree.leaves(params)[0].dtype))
-
-    def update(gradient: Params, state: FistaState, params: Params) -> tuple[Params, FistaState]:
-        after = _next_theta(state.theta)
-        iterate = jax.tree.map(lambda y, g: y - learning_rate * g, params, gradient)
-        beta = (state.theta - 1.0) / after
-        updates = jax.tree.map(lambda x, z, y: x + beta * (x - z) - y, iterate, state.iterate, params)
-        return updates, FistaState(iterate, after)
-
-    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
-
-
 def _next_theta(theta: Array, factor: float = 4.0) -> Array:
     return 0.5 * (1.0 + jnp.sqrt(1.0 + factor * jnp.square(theta)))
 

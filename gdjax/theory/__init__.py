@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import early_stopping, logistic, moments, power_laws, quadratics, worst_cases
+from gdjax.theory import acceleration, early_stopping, logistic, moments, momentum, power_laws, quadratics, smooth_convex, worst_cases
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -34,6 +34,7 @@ from gdjax.theory.quadratics import (
 __all__ = [
     "INDEPENDENT",
     "Modes",
+    "acceleration",
     "accumulated_gradient",
     "batch_noise_factor",
     "contraction",
@@ -50,11 +51,13 @@ __all__ = [
     "mean_square_edge",
     "modes",
     "moments",
+    "momentum",
     "noise_floor",
     "optimal_rate",
     "power_laws",
     "quadratics",
     "reshuffled_noise",
+    "smooth_convex",
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",

@@ -5,20 +5,11 @@ R is the distance ||x_0 - x*||, L the smoothness, kappa = L / mu the condition n
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
+from gdjax.theory.acceleration import fista_weights
 from gdjax.theory.quadratics import Modes
-
-
-@functools.cache
-def _thetas(horizon: int) -> tuple[float, ...]:
-    thetas = [1.0]
-    for _ in range(horizon):
-        thetas.append(0.5 * (1.0 + np.sqrt(1.0 + 4.0 * thetas[-1] ** 2)))
-    return tuple(float(theta) for theta in thetas)
 
 
 def last_theta(horizon: Int[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
@@ -30,7 +21,7 @@ def last_theta(horizon: Int[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
     2.0
     """
     numbers = np.asarray(horizon, dtype=int)
-    before = np.asarray(_thetas(int(numbers.max())))[numbers - 1]
+    before = fista_weights(int(numbers.max()))[numbers]
     return 0.5 * (1.0 + np.sqrt(1.0 + 8.0 * before**2))
 
 
@@ -49,18 +40,6 @@ def ogm_bound(horizon: Int[ArrayLike, "..."], smoothness: float = 1.0, distance:
 def ogm_threshold(horizon: Int[ArrayLike, "..."], distance: float = 1.0) -> Float[np.ndarray, "..."]:
     """Where the Huber function that is worst for the optimized gradient method turns linear: R / theta_N^2."""
     return distance / last_theta(horizon) ** 2
-
-
-def fista_bound(steps: Int[ArrayLike, "..."], smoothness: float = 1.0, distance: float = 1.0) -> Float[np.ndarray, "..."]:
-    """L R^2 / (2 theta_{t-1}^2) >= f(x_t) - f* of FISTA, for convex f and t >= 1 (Beck and Teboulle 2009, Thm 4.4's proof; unconfirmed).
-
-    It is below 2 L R^2 / (t + 1)^2, and about that for large t: twice what the optimized gradient method needs.
-
-    >>> float(fista_bound(1))
-    0.5
-    """
-    numbers = np.asarray(steps, dtype=int)
-    return smoothness * distance**2 / (2.0 * np.asarray(_thetas(int(numbers.max())))[numbers - 1] ** 2)
 
 
 def chebyshev_factor(condition_number: float, steps: Int[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
