@@ -28,6 +28,7 @@ SMALL = {
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
     "normal_equations": {},
+    "persistence": {"num_steps": 20, "methods": ["sgd", "heavy_ball"]},
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
