@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from gdjax import analysis, losses, methods, problems, samplers, stopping, theory
+from gdjax import analysis, losses, methods, persistence, problems, samplers, stopping, theory
 from gdjax.program import Observer
 from gdjax.records import Finding, InputError, Problem
 from gdjax.store import open_results
@@ -18,6 +18,7 @@ __all__ = [
     "losses",
     "methods",
     "open_results",
+    "persistence",
     "problems",
     "samplers",
     "stopping",

@@ -34,6 +34,7 @@ SMALL = {
     "normal_equations": {},
     "optimized_gradient": {"num_thresholds": 100},
     "power_laws": {"num_steps": 2000, "num_nodes": 2000},
+    "persistence": {"num_steps": 20, "methods": ["sgd", "heavy_ball"]},
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
