@@ -5,10 +5,23 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from gdjax.analysis.rates import ROUND_OFF, fit_rate
 from gdjax.records import Finding
 
-ROUND_OFF = {"float64": (1e-12, 1e-8), "float32": (1e-4, 1e-2)}
-"""By precision: how far below its start a curve is still free of the parameters' own rounding, and how near to theory it must be."""
+__all__ = [
+    "ROUND_OFF",
+    "contraction",
+    "deviation",
+    "diverged",
+    "fit_rate",
+    "follows_modes",
+    "mean_over",
+    "noise_floor",
+    "ratio",
+    "stability_edge",
+    "standard_error",
+    "steps_to_tolerance",
+]
 
 
 def deviation(measured: np.ndarray, exact: np.ndarray, precision: str) -> float:
