@@ -21,10 +21,26 @@ import optax
 import optax.contrib
 
 from gdjax.methods.decaying import decaying_sgd
+from gdjax.methods.examples import ExampleGradientTransformation, Examples
 from gdjax.methods.momentum import heavy_ball, nesterov, nesterov_convex
+from gdjax.methods.variance_reduced import saga, svrg
 from gdjax.records import InputError, Lanes, unknown_name
 
-__all__ = ["Method", "available", "decaying_sgd", "heavy_ball", "is_number", "nesterov", "nesterov_convex", "reported_point", "resolve"]
+__all__ = [
+    "ExampleGradientTransformation",
+    "Examples",
+    "Method",
+    "available",
+    "decaying_sgd",
+    "heavy_ball",
+    "is_number",
+    "nesterov",
+    "nesterov_convex",
+    "reported_point",
+    "resolve",
+    "saga",
+    "svrg",
+]
 
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",
