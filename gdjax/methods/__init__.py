@@ -72,6 +72,11 @@ class Method:
         """The optimizer with these numbers, traced or not."""
         return optax.with_extra_args_support(self.build(**numbers, **dict(self.settings)))
 
+    @property
+    def asks_about_examples(self) -> bool:
+        """Whether its builder says that it makes an `ExampleGradientTransformation`, which may keep a gradient of every example."""
+        return "ExampleGradientTransformation" in str(inspect.signature(self.build).return_annotation)
+
 
 def resolve(
     method: str | Callable[..., optax.GradientTransformation], numbers: Mapping[str, Any], also: Iterable[str] = ("batch_size", "seed")
