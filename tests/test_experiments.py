@@ -29,6 +29,7 @@ SMALL = {
     "loss_landscape": {"grid_size": 21},
     "normal_equations": {},
     "training_traps": {"num_accumulated": 2000},
+    "variance_reduction": {"num_steps": 4000, "num_seeds": 24, "num_examples": 50, "num_features": 4},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 EXPERIMENTS = {name: experiments.named(name) for name in experiments.names()}

@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, quadratics
+from gdjax.theory import moments, quadratics, variance_reduction
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -55,4 +55,5 @@ __all__ = [
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",
+    "variance_reduction",
 ]
