@@ -27,6 +27,7 @@ SMALL = {
     "feature_scaling": {"num_steps": 500, "compare": None},
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
+    "noisy_quadratic": {"num_modes": 10_000, "num_rates": 24, "batch_size": [4, 64], "num_seeds": 64},
     "normal_equations": {},
     "training_traps": {"num_accumulated": 2000},
     "variance_reduction": {"num_steps": 4000, "num_seeds": 24, "num_examples": 50, "num_features": 4},

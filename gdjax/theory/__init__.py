@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, quadratics, variance_reduction
+from gdjax.theory import moments, noisy_quadratic, quadratics, variance_reduction
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -49,6 +49,7 @@ __all__ = [
     "modes",
     "moments",
     "noise_floor",
+    "noisy_quadratic",
     "optimal_rate",
     "quadratics",
     "reshuffled_noise",
