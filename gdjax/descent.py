@@ -6,6 +6,7 @@ axis of every array in the loop ("lanes"), which keeps an update contiguous and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gdjax.methods import Method, reported_point
+from gdjax.methods import ExampleGradientTransformation, Examples, Method, reported_point
 from gdjax.records import Lanes, Measurement, Problem, Trajectory
 from gdjax.stopping import Rule, Seen
 
@@ -70,8 +71,16 @@ class Schedule(NamedTuple):
     steps: Int[Array, " records"]  # how many steps the run has taken at each record; below 0 from the end of a watched run on
 
 
-Update = Callable[[Lanes, PyTree, Lanes, Array], tuple[Lanes, PyTree]]
-"""(gradient, optimizer's state, parameters, objective) -> (parameters, state), for every lane."""
+class Batch(NamedTuple):
+    """The examples of one step, which all lanes share."""
+
+    rows: Callable[[], Int[Array, " batch"]]  # looked up by rules that ask; the others' program is spared it
+    examples: PyTree
+    weights: Any  # one number for all, or one for each
+
+
+Update = Callable[[Lanes, PyTree, Lanes, Array, Batch | None], tuple[Lanes, PyTree]]
+"""(gradient, optimizer's state, parameters, objective, batch) -> (parameters, state), for every lane."""
 
 
 def evaluate(problem: Problem, lanes: Lanes) -> Point:
@@ -101,8 +110,10 @@ def measure(problem: Problem, lanes: Lanes, point: Point) -> Measurement:
 def begin(problem: Problem, method: Method, numbers: Numbers, num_lanes: int, *, full: bool, rule: Rule | None = None) -> Progress:
     """Put every lane at the problem's start."""
     lanes = jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], (*x.shape, num_lanes)), problem.start)
-    axes = _state_axes(method, numbers, lanes)
-    state = jax.vmap(lambda n, x: method(**n).init(x), in_axes=(0, -1), out_axes=axes, axis_size=num_lanes)(numbers, lanes)
+    axes = _state_axes(problem, method, numbers, lanes, full=full)
+    state = jax.vmap(lambda n, x: _init(problem, method(**n), x, full=full), in_axes=(0, -1), out_axes=axes, axis_size=num_lanes)(
+        numbers, lanes
+    )
     watch = None if rule is None else _watch(rule, reported_point(state, lanes), num_lanes)
     return Progress(lanes, state, evaluate(problem, lanes) if full else None, watch)
 
@@ -141,7 +152,7 @@ def descend(
     bound = DIVERGENCE_BOUND * _scale(evaluate(problem, start))
 
     def steps(now: Progress, at: Schedule, numbers: Numbers) -> Progress:
-        update = lanewise_update(method, numbers, now.lanes)
+        update = lanewise_update(problem, method, numbers, now.lanes, full=indices is None)
         if indices is None:
             return _full_steps(problem, update, now, at)
         return _batch_steps(problem, update, now, at, indices, tile=tile, ragged=ragged)
@@ -242,18 +253,19 @@ def _chosen(first: Bool[Array, " lanes"], one: Any, other: Any) -> Any:
     return jax.tree.map(lambda x, y: y if jnp.ndim(y) == 0 else jnp.where(first.reshape((1,) * (y.ndim - 1) + (-1,)), x, y), one, other)
 
 
-def lanewise_update(method: Method, numbers: Numbers, lanes: Lanes) -> Update:
+def lanewise_update(problem: Problem, method: Method, numbers: Numbers, lanes: Lanes, *, full: bool) -> Update:
     """Apply the method's rule to every lane with that lane's numbers; parameters and state keep their types."""
 
-    def one(numbers: dict[str, Array], gradient: Any, state: Any, params: Any, value: Array) -> tuple[Any, Any]:
-        updates, after = method(**numbers).update(gradient, state, params, value=value)
+    def one(batch: Batch | None, numbers: dict[str, Array], gradient: Any, state: Any, params: Any, value: Array) -> tuple[Any, Any]:
+        optimizer = method(**numbers)
+        updates, after = optimizer.update(gradient, state, params, value=value, **_answers(problem, optimizer, batch, full=full))
         after = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.asarray(old).dtype), after, state)
         return optax.apply_updates(params, updates), after
 
-    axes = _state_axes(method, numbers, lanes)
-    vmapped = jax.vmap(one, in_axes=(0, -1, axes, -1, 0), out_axes=(-1, axes))
+    axes = _state_axes(problem, method, numbers, lanes, full=full)
 
-    def update(gradient: Lanes, state: PyTree, lanes: Lanes, value: Array) -> tuple[Lanes, PyTree]:
+    def update(gradient: Lanes, state: PyTree, lanes: Lanes, value: Array, batch: Batch | None) -> tuple[Lanes, PyTree]:
+        vmapped = jax.vmap(functools.partial(one, batch), in_axes=(0, -1, axes, -1, 0), out_axes=(-1, axes))
         # vmap moves lanes to the front and back again; past the barrier XLA folds that into the update, without it into the product
         # that made the gradient, which then lays the loop's arrays out the other way round and copies them in every step (17 us to 13)
         return vmapped(numbers, lax.optimization_barrier(gradient), state, lanes, value)
@@ -264,7 +276,7 @@ def lanewise_update(method: Method, numbers: Numbers, lanes: Lanes) -> Update:
 def _full_steps(problem: Problem, update: Update, now: Progress, at: Schedule) -> Progress:
     def step(_: Any, now: Progress) -> Progress:
         point: Any = now.point
-        lanes, state = update(point.gradient, now.state, now.lanes, point.objective)
+        lanes, state = update(point.gradient, now.state, now.lanes, point.objective, None)
         return Progress(lanes, state, evaluate(problem, lanes))
 
     return lax.fori_loop(0, at.gaps, step, now)
@@ -280,7 +292,7 @@ def _batch_steps(problem: Problem, update: Update, now: Progress, at: Schedule, 
             batch = jax.tree.map(lambda leaf: leaf[i], examples)
             weight = 1.0 / rows.shape[1] if weights is None else weights[i]
             value, gradient = problem.evaluate(now.lanes, problem.constants, batch, weight)
-            return Progress(*update(gradient, now.state, now.lanes, value), None)
+            return Progress(*update(gradient, now.state, now.lanes, value, Batch(lambda: rows[i], batch, weight)), None)
 
         return lax.fori_loop(0, jnp.minimum(tile, at.gaps - number * tile), step, now)
 
@@ -292,19 +304,68 @@ def _weights(rows: Int[Array, "steps batch"], dtype: Any) -> Float[Array, "steps
     return present / jnp.sum(present, axis=1, keepdims=True)
 
 
-def _state_axes(method: Method, numbers: Numbers, lanes: Lanes) -> Any:
+def _init(problem: Problem, optimizer: Any, params: Any, *, full: bool) -> Any:
+    """One lane's state at the start."""
+    if isinstance(optimizer, ExampleGradientTransformation):
+        return optimizer.init(params, objective=_objective(problem, full=full))
+    return optimizer.init(params)
+
+
+def _answers(problem: Problem, optimizer: Any, batch: Batch | None, *, full: bool) -> dict[str, Any]:
+    """What a rule that asks about examples is told beside the gradient; nothing, for any other."""
+    if not isinstance(optimizer, ExampleGradientTransformation):
+        return {}
+    objective = _objective(problem, full=full)
+    return {"objective": objective, "batch": objective if batch is None else _of_batch(problem, batch)}
+
+
+def _objective(problem: Problem, *, full: bool) -> Examples:
+    def gradient(params: Any) -> Any:
+        return _at_one(lambda lanes: evaluate(problem, lanes).gradient, params)
+
+    if full:
+        dtype = jax.tree.leaves(problem.start)[0].dtype
+        return Examples(jnp.zeros(1, jnp.int32), jnp.ones(1, dtype), gradient, lambda params: jax.tree.map(lambda g: g[None], gradient(params)))
+    n = problem.num_examples
+    return _of_batch(problem, Batch(lambda: jnp.arange(n), problem.data, 1.0 / n))._replace(gradient=gradient)
+
+
+def _of_batch(problem: Problem, batch: Batch) -> Examples:
+    def weighted(params: Any, examples: Any, weights: Any) -> Any:
+        return _at_one(lambda lanes: problem.evaluate(lanes, problem.constants, examples, weights)[1], params)
+
+    rows, dtype = batch.rows(), jax.tree.leaves(problem.start)[0].dtype
+    return Examples(
+        rows=rows,
+        weights=jnp.broadcast_to(jnp.asarray(batch.weights, dtype), rows.shape),
+        gradient=lambda params: weighted(params, batch.examples, batch.weights),
+        gradients=lambda params: jax.vmap(lambda example: weighted(params, jax.tree.map(lambda leaf: leaf[None], example), 1.0))(
+            batch.examples
+        ),
+    )
+
+
+def _at_one(of_lanes: Callable[[Lanes], Lanes], params: Any) -> Any:
+    """A function of lanes, at one."""
+    return jax.tree.map(lambda leaf: leaf[..., 0], of_lanes(jax.tree.map(lambda leaf: leaf[..., None], params)))
+
+
+def _state_axes(problem: Problem, method: Method, numbers: Numbers, lanes: Lanes, *, full: bool) -> Any:
     """Where each leaf of the optimizer's state has its lanes: last, or nowhere for a counter of steps that all lanes share.
 
     A counter that every lane keeps for itself makes Adam raise its decay rates to a power lane by lane: 16 us instead of 6 a step
     at 256 lanes.
     """
     one = jax.eval_shape(
-        lambda n, x: method(**n).init(x), *jax.tree.map(lambda x: x[0], (numbers,)), jax.tree.map(lambda x: x[..., 0], lanes)
+        lambda n, x: _init(problem, method(**n), x, full=full),
+        *jax.tree.map(lambda x: x[0], (numbers,)),
+        jax.tree.map(lambda x: x[..., 0], lanes),
     )
     axes = jax.tree.map(lambda leaf: None if leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.integer) else -1, one)
 
     def step(numbers: Any, state: Any, params: Any) -> Any:
-        return method(**numbers).update(params, state, params, value=jnp.zeros(()))[1]
+        optimizer = method(**numbers)
+        return optimizer.update(params, state, params, value=jnp.zeros(()), **_answers(problem, optimizer, None, full=full))[1]
 
     try:
         jax.eval_shape(jax.vmap(step, in_axes=(0, None, -1), out_axes=axes), numbers, one, lanes)

@@ -127,7 +127,7 @@ def groups(grid: Grid, recipe: Recipe) -> list[tuple[int, ...]]:
 def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, workers: int) -> Iterator[Block]:
     streams = [number for number, (batch, _) in enumerate(grid.streams) if batch in sizes]
     batch = max(sizes)
-    shape = _block_shape(grid, len(streams), batch, budget, workers)
+    shape = _block_shape(grid, recipe, len(streams), batch, budget, workers)
     recipe = replace(recipe, width=shape[2])
     rows, records = 0, _watched_records(grid, batch)
     if recipe.sampler is not None:
@@ -142,10 +142,12 @@ def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, wo
                 yield Block(recipe, batch, member, stream, lane, shape, rows, records)
 
 
-def _block_shape(grid: Grid, num_streams: int, batch: int, budget: int, workers: int) -> tuple[int, int, int]:
+def _block_shape(grid: Grid, recipe: Recipe, num_streams: int, batch: int, budget: int, workers: int) -> tuple[int, int, int]:
     """Members, streams and lanes of a block."""
     records = len(grid.steps_of(batch))
     evaluated = 3 * grid.problem.num_examples if grid.problem.hessian is None else 0
+    if recipe.sampler is not None and recipe.method.asks_about_examples:
+        evaluated += 2 * grid.problem.num_examples * grid.num_parameters  # a gradient for each, and its copy
     sizes = (grid.num_members, num_streams, grid.num_lanes)
     total = math.prod(2 ** (size - 1).bit_length() if grid.padded else size for size in sizes)
     most = max(1, min(total, budget // (8 * (4 * records + 8 * grid.num_parameters + evaluated))))

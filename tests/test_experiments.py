@@ -31,11 +31,13 @@ SMALL = {
     "logistic_regression": {"num_rates": 10, "num_escaping": 50_000, "num_steps": 1500},
     "loss_landscape": {"grid_size": 21},
     "lower_bound": {"horizons": [5]},
+    "noisy_quadratic": {"num_modes": 10_000, "num_rates": 24, "batch_size": [4, 64], "num_seeds": 64},
     "normal_equations": {},
     "optimized_gradient": {"num_thresholds": 100},
     "power_laws": {"num_steps": 2000, "num_nodes": 2000},
     "persistence": {"num_steps": 20, "methods": ["sgd", "heavy_ball"]},
     "training_traps": {"num_accumulated": 2000},
+    "variance_reduction": {"num_steps": 4000, "num_seeds": 24, "num_examples": 50, "num_features": 4},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 EXPERIMENTS = {name: experiments.named(name) for name in experiments.names()}

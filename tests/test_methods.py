@@ -56,17 +56,31 @@ def rate_name(build):
     return "learning_rate" if "learning_rate" in inspect.signature(build).parameters else "max_learning_rate"
 
 
+def examples_by_hand(problem, rows):
+    """What a rule may ask of these examples, in NumPy's own words."""
+    features, target = (jnp.asarray(part)[rows] for part in problem.data)
+    return methods.Examples(
+        rows=jnp.asarray(rows),
+        weights=jnp.full(len(rows), 1.0 / len(rows)),
+        gradient=lambda params: 2.0 * features.T @ (features @ params - target) / len(rows),
+        gradients=lambda params: 2.0 * (features @ params - target)[:, None] * features,
+    )
+
+
 def by_hand(problem, optimizer):
     """The beginning of one run with optax alone: no vmap, no scan, no gather, batches sliced in NumPy."""
+    asks = isinstance(optimizer, methods.ExampleGradientTransformation)
     optimizer = optax.with_extra_args_support(optimizer)
     features, target = problem.data
+    objective = {"objective": examples_by_hand(problem, np.arange(len(target)))} if asks else {}
     params = jnp.zeros(features.shape[1])
-    state = optimizer.init(params)
+    state = optimizer.init(params, **objective)
     for row in samplers.reshuffled(samplers.generator(SEED), BY_HAND, len(target), BATCH_SIZE):
         present = row[row >= 0]
         residual = features[present] @ params - target[present]
         gradient = 2.0 * features[present].T @ residual / len(present)
-        updates, state = optimizer.update(gradient, state, params, value=jnp.mean(residual**2))
+        told = objective | {"batch": examples_by_hand(problem, present)} if asks else {}
+        updates, state = optimizer.update(gradient, state, params, value=jnp.mean(residual**2), **told)
         params = optax.apply_updates(params, updates)
     if isinstance(state, optax.contrib.ScheduleFreeState):
         return optax.contrib.schedule_free_eval_params(state, params)

@@ -27,6 +27,8 @@ from gdjax.methods.step_lengths import silver, steepest_descent
 from gdjax.records import InputError, Lanes, unknown_name
 
 __all__ = [
+    "ExampleGradientTransformation",
+    "Examples",
     "Method",
     "available",
     "chebyshev",
@@ -40,8 +42,10 @@ __all__ = [
     "ogm",
     "reported_point",
     "resolve",
+    "saga",
     "silver",
     "steepest_descent",
+    "svrg",
 ]
 
 _NEEDS_MORE = {
@@ -73,6 +77,11 @@ class Method:
     def __call__(self, **numbers: Any) -> optax.GradientTransformationExtraArgs:
         """The optimizer with these numbers, traced or not."""
         return optax.with_extra_args_support(self.build(**numbers, **dict(self.settings)))
+
+    @property
+    def asks_about_examples(self) -> bool:
+        """Whether its builder says that it makes an `ExampleGradientTransformation`, which may keep a gradient of every example."""
+        return "ExampleGradientTransformation" in str(inspect.signature(self.build).return_annotation)
 
 
 def resolve(

@@ -4,7 +4,19 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import acceleration, early_stopping, logistic, moments, momentum, power_laws, quadratics, smooth_convex, worst_cases
+from gdjax.theory import (
+    acceleration,
+    early_stopping,
+    logistic,
+    moments,
+    momentum,
+    noisy_quadratic,
+    power_laws,
+    quadratics,
+    smooth_convex,
+    variance_reduction,
+    worst_cases,
+)
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -53,6 +65,7 @@ __all__ = [
     "moments",
     "momentum",
     "noise_floor",
+    "noisy_quadratic",
     "optimal_rate",
     "power_laws",
     "quadratics",
@@ -61,5 +74,6 @@ __all__ = [
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",
+    "variance_reduction",
     "worst_cases",
 ]
