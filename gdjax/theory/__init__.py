@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, quadratics
+from gdjax.theory import moments, quadratics, reshuffling
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -12,7 +12,6 @@ from gdjax.theory.moments import (
     has_moments,
     mean_square_edge,
     noise_floor,
-    reshuffled_noise,
 )
 from gdjax.theory.quadratics import (
     Modes,
@@ -30,6 +29,7 @@ from gdjax.theory.quadratics import (
     steps_at_optimal_rate,
     steps_to_tolerance,
 )
+from gdjax.theory.reshuffling import reshuffled_noise
 
 __all__ = [
     "INDEPENDENT",
@@ -52,6 +52,7 @@ __all__ = [
     "optimal_rate",
     "quadratics",
     "reshuffled_noise",
+    "reshuffling",
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",
