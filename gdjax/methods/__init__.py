@@ -20,11 +20,24 @@ import numpy as np
 import optax
 import optax.contrib
 
-from gdjax.methods.decaying import decaying_sgd
+from gdjax.methods.averaging import averaged_sgd
+from gdjax.methods.decaying import decaying_sgd, inverse_time_sgd
 from gdjax.methods.momentum import heavy_ball, nesterov, nesterov_convex
 from gdjax.records import InputError, Lanes, unknown_name
 
-__all__ = ["Method", "available", "decaying_sgd", "heavy_ball", "is_number", "nesterov", "nesterov_convex", "reported_point", "resolve"]
+__all__ = [
+    "Method",
+    "available",
+    "averaged_sgd",
+    "decaying_sgd",
+    "heavy_ball",
+    "inverse_time_sgd",
+    "is_number",
+    "nesterov",
+    "nesterov_convex",
+    "reported_point",
+    "resolve",
+]
 
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",

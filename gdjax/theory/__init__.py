@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, quadratics, reshuffling
+from gdjax.theory import decaying, kaczmarz, moments, quadratics, reshuffling, streaming
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -37,6 +37,7 @@ __all__ = [
     "accumulated_gradient",
     "batch_noise_factor",
     "contraction",
+    "decaying",
     "eigenvectors",
     "exact_least_squares",
     "expected_suboptimality",
@@ -45,6 +46,7 @@ __all__ = [
     "has_moments",
     "is_least_squares",
     "is_quadratic",
+    "kaczmarz",
     "mean_square_edge",
     "modes",
     "moments",
@@ -56,4 +58,5 @@ __all__ = [
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",
+    "streaming",
 ]
