@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
@@ -68,6 +69,19 @@ def without_replacement(rng: np.random.Generator, num_steps: int, num_examples: 
 def with_replacement(rng: np.random.Generator, num_steps: int, num_examples: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
     """batch_size independent uniform draws each step: what the theory of SGD usually assumes."""
     return rng.integers(0, num_examples, size=(num_steps, batch_size), dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """batch_size independent draws each step, example i with probability probabilities[i]; equal probabilities make equal samplers."""
+
+    probabilities: tuple[float, ...]
+
+    def __call__(self, rng: np.random.Generator, num_steps: int, num_examples: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
+        """Draw by inverting the cumulative probabilities."""
+        cumulative = np.cumsum(self.probabilities)
+        drawn = np.searchsorted(cumulative / cumulative[-1], rng.random((num_steps, batch_size)), side="right")
+        return np.minimum(drawn, num_examples - 1).astype(np.int32)
 
 
 def resolve(sampler: str | Sampler) -> Sampler:

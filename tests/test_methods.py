@@ -31,6 +31,7 @@ RATES = {  # where 0.1 is not a rate at which a method goes half the way in 60 s
     "fista": 0.02,
     "fromage": 0.5,
     "heavy_ball": 0.02,
+    "inverse_time_sgd": 0.5,
     "lars": 0.02,
     "nesterov": 0.02,
     "optimistic_gradient_descent": 0.05,

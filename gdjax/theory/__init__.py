@@ -6,14 +6,18 @@ module of its own, `theory.<topic>.<function>`.
 
 from gdjax.theory import (
     acceleration,
+    decaying,
     early_stopping,
+    kaczmarz,
     logistic,
     moments,
     momentum,
     noisy_quadratic,
     power_laws,
     quadratics,
+    reshuffling,
     smooth_convex,
+    streaming,
     variance_reduction,
     worst_cases,
 )
@@ -24,7 +28,6 @@ from gdjax.theory.moments import (
     has_moments,
     mean_square_edge,
     noise_floor,
-    reshuffled_noise,
 )
 from gdjax.theory.quadratics import (
     Modes,
@@ -42,6 +45,7 @@ from gdjax.theory.quadratics import (
     steps_at_optimal_rate,
     steps_to_tolerance,
 )
+from gdjax.theory.reshuffling import reshuffled_noise
 
 __all__ = [
     "INDEPENDENT",
@@ -50,6 +54,7 @@ __all__ = [
     "accumulated_gradient",
     "batch_noise_factor",
     "contraction",
+    "decaying",
     "early_stopping",
     "eigenvectors",
     "exact_least_squares",
@@ -59,6 +64,7 @@ __all__ = [
     "has_moments",
     "is_least_squares",
     "is_quadratic",
+    "kaczmarz",
     "logistic",
     "mean_square_edge",
     "modes",
@@ -70,10 +76,12 @@ __all__ = [
     "power_laws",
     "quadratics",
     "reshuffled_noise",
+    "reshuffling",
     "smooth_convex",
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",
+    "streaming",
     "variance_reduction",
     "worst_cases",
 ]
