@@ -190,7 +190,8 @@ def _state_axes(method: Method, numbers: Numbers, lanes: Lanes) -> Any:
     axes = jax.tree.map(lambda leaf: None if leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.integer) else -1, one)
 
     def step(numbers: Any, state: Any, params: Any) -> Any:
-        return method(**numbers).update(params, state, params, value=jnp.zeros(()))[1]
+        value = jnp.sum(jax.tree.leaves(params)[0])  # any number that differs between lanes, as the objective does
+        return method(**numbers).update(params, state, params, value=value)[1]
 
     try:
         jax.eval_shape(jax.vmap(step, in_axes=(0, None, -1), out_axes=axes), numbers, one, lanes)

@@ -22,9 +22,46 @@ import optax.contrib
 
 from gdjax.methods.decaying import decaying_sgd
 from gdjax.methods.momentum import heavy_ball, nesterov, nesterov_convex
+from gdjax.methods.online import online_adagrad, online_adam, online_amsgrad
+from gdjax.methods.parameter_free import d_adaptation, polyak_step, prodigy_sgd, schedule_free
+from gdjax.methods.schedules import (
+    cosine_sgd,
+    inverse_sqrt_sgd,
+    inverse_time_sgd,
+    linear_sgd,
+    plateau_sgd,
+    step_decay_sgd,
+    warmup_cosine_sgd,
+    wsd_sgd,
+)
 from gdjax.records import InputError, Lanes, unknown_name
 
-__all__ = ["Method", "available", "decaying_sgd", "heavy_ball", "is_number", "nesterov", "nesterov_convex", "reported_point", "resolve"]
+__all__ = [
+    "Method",
+    "available",
+    "cosine_sgd",
+    "d_adaptation",
+    "decaying_sgd",
+    "heavy_ball",
+    "inverse_sqrt_sgd",
+    "inverse_time_sgd",
+    "is_number",
+    "linear_sgd",
+    "nesterov",
+    "nesterov_convex",
+    "online_adagrad",
+    "online_adam",
+    "online_amsgrad",
+    "plateau_sgd",
+    "polyak_step",
+    "prodigy_sgd",
+    "reported_point",
+    "resolve",
+    "schedule_free",
+    "step_decay_sgd",
+    "warmup_cosine_sgd",
+    "wsd_sgd",
+]
 
 _NEEDS_MORE = {
     "galore": "projects gradients of matrices and has nothing to do on vectors",

@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, quadratics
+from gdjax.theory import adaptive, last_iterate, moments, noisy_quadratics, quadratics
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -35,6 +35,7 @@ __all__ = [
     "INDEPENDENT",
     "Modes",
     "accumulated_gradient",
+    "adaptive",
     "batch_noise_factor",
     "contraction",
     "eigenvectors",
@@ -45,10 +46,12 @@ __all__ = [
     "has_moments",
     "is_least_squares",
     "is_quadratic",
+    "last_iterate",
     "mean_square_edge",
     "modes",
     "moments",
     "noise_floor",
+    "noisy_quadratics",
     "optimal_rate",
     "quadratics",
     "reshuffled_noise",
