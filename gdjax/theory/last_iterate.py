@@ -61,6 +61,11 @@ def best_constant_bound(num_steps: int, *, distance: float = 1.0, slope: float =
     return distance * slope * math.sqrt((1.0 + 0.25 * math.log(num_steps)) / (num_steps + 1))
 
 
+def best_constant_rate(num_steps: int, *, distance: float = 1.0, slope: float = 1.0) -> float:
+    """R / (B sqrt((N + 1) (1 + ln(N) / 4))): the rate that balances the two terms of `best_constant_bound`."""
+    return distance / (slope * math.sqrt((num_steps + 1) * (1.0 + 0.25 * math.log(num_steps))))
+
+
 def optimal_bound(num_steps: int, *, distance: float = 1.0, slope: float = 1.0) -> float:
     """B R / sqrt(N + 1): no method does better in N steps on every such f, and linear decay does as well (Zamani and Glineur 2023).
 
