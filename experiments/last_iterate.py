@@ -7,7 +7,8 @@ Theory
     Linear decay and the best constant rate: Zamani and Glineur (2023); no method does better than D G / sqrt(N + 1) (Drori and Teboulle
     2016). Any schedule: Defazio et al. (2023) and Schaipp et al. (2025), for a constant rate sqrt((1 + H_{T-1}) / T).
 Sweep
-    Functions max_j |a_j'x| that lean from max |x_i| on, begun with all rows equal; base rates from 1/30 to 30 times the best; schedules.
+    Functions max_j |a_j'x| that lean from max |x_i| on, begun with all rows equal, and |x_1|; schedules; base rates from 1/30 to 30 times
+    the best.
 Expect
     The worst final value of each schedule below its bound at every rate; linear decay on max |x_i| at D G / sqrt(N + 1).
 Command
@@ -54,8 +55,8 @@ SCHEDULES = {
     "linear": Schedule("linear", "linear_sgd", schedules.linear),
 }
 
-MOST_LEAN = 0.6
-"""Functions lean from 0 to this; further they are no worse."""
+MOST_LEAN, SINGLE = 0.6, 1.0
+"""Functions lean from 0 to this, further they are no worse; and the number that stands for |x_1|."""
 
 TIE = 1e4
 """Values so many units of round-off apart are equal."""
@@ -80,13 +81,17 @@ def leaning(lean: Any, *, num_rows: int) -> Problem:
 
     a_j = beta_j e_j - sum_{i < j} alpha_i e_i with alpha_i = lean / (m - i), i = 0 .. m - 1: at lean 0 it is max |x_i|, whose steps leave
     the other rows alone; above, a step down on one row is one up on all that follow, most on the last ones (as in Harvey et al. 2019).
+    At lean `SINGLE` it is |x_1|, on which too small a rate shows.
     """
+    single = lean == SINGLE
     place = jnp.arange(float(num_rows))
-    alpha = lean / (num_rows - place)
+    alpha = jnp.where(single, 0.0, lean) / (num_rows - place)
     beta = jnp.sqrt(1.0 - (jnp.cumsum(alpha**2) - alpha**2))
     growth = jnp.cumprod(1.0 + alpha / beta)
-    start = growth / (1.0 + alpha / beta) / beta  # solves a_j'x = 1 for all j
-    rows = jnp.where(place[:, None] > place[None, :], -alpha[None, :], jnp.where(place[:, None] == place[None, :], beta[None, :], 0.0))
+    start = jnp.where(single, place == 0, growth / (1.0 + alpha / beta) / beta)  # solves a_j'x = 1 for all j
+    below, same = place[:, None] > place[None, :], place[:, None] == place[None, :]
+    rows = jnp.where(below, -alpha[None, :], jnp.where(same, beta[None, :], 0.0))
+    rows = jnp.where(single, jnp.broadcast_to(place == 0, rows.shape), rows)
     return Problem(
         evaluate=farthest,
         name="max_j |a_j'x|",
@@ -95,6 +100,11 @@ def leaning(lean: Any, *, num_rows: int) -> Problem:
         minimizer=jnp.zeros(num_rows),
         minimum=jnp.zeros(()),
     )
+
+
+def leans(num_functions: int) -> np.ndarray:
+    """So many functions: from max |x_i| on, and |x_1|."""
+    return np.append(np.linspace(0.0, MOST_LEAN, whole("num_functions", num_functions, least=2) - 1), SINGLE)
 
 
 @functools.cache
@@ -113,7 +123,7 @@ def run(
     *,
     num_steps: int = 127,
     schedule: Sequence[str] | str = tuple(SCHEDULES),
-    num_functions: int = 13,
+    num_functions: int = 14,
     num_rates: int = 31,
 ) -> xr.DataTree:
     """Run every schedule on every function, at base rates on both sides of its best, and the two of Zamani and Glineur at theirs.
@@ -125,11 +135,11 @@ def run(
     schedule
         Which of SCHEDULES.
     num_functions
-        How many, from max |x_i| on.
+        How many, from max |x_i| on, and |x_1|.
     """
-    num_steps, num_functions = whole("num_steps", num_steps, least=2), whole("num_functions", num_functions, least=2)
+    num_steps = whole("num_steps", num_steps, least=2)
     relative = np.geomspace(1.0 / SPREAD, SPREAD, whole("num_rates", num_rates, least=3) | 1)  # odd: the best is among them
-    of_all: Any = {"sampler": "full", "num_steps": num_steps, "record_every": num_steps, "lean": np.linspace(0.0, MOST_LEAN, num_functions)}
+    of_all: Any = {"sampler": "full", "num_steps": num_steps, "record_every": num_steps, "lean": leans(num_functions)}
     parts = {}
     for name in _chosen(schedule):
         part = sweep(
@@ -266,9 +276,8 @@ def _draw_rates(axes: Axes, shapes: dict[str, xr.Dataset], num_steps: int) -> No
         yscale="log",
         xlabel="base rate γ (D/G)",
         ylabel="largest f(x$_T$) − f* (DG)",
-        title="the last step, worst of all functions",
+        title="the last step, on the worst function",
     )
-    axes.legend(loc="lower right")
 
 
 def _draw_bounds(axes: Axes, names: list[str], num_steps: int) -> None:
@@ -276,7 +285,9 @@ def _draw_bounds(axes: Axes, names: list[str], num_steps: int) -> None:
     for name, color in zip(names, figures.COLORS, strict=False):
         values = [theory.best_last_iterate_bound(shape(name, int(count) - 1)) * np.sqrt(count) for count in counts]
         axes.plot(counts, values, color=color, linestyle=(0, (3, 2)))
+        axes.plot([], [], color=color, label=SCHEDULES[name].label)
     tight = [theory.best_constant_bound(int(count) - 1) * np.sqrt(count) for count in counts]
     axes.plot(counts, tight, color=figures.COLORS[0], linestyle=":")
     axes.axhline(1.0, color="black", linewidth=0.9, linestyle=":")
     axes.set(xscale="log", xlabel="points T = N + 1", ylabel="bound on f(x$_T$) − f*  (DG / √T)", title="what the last step is promised")
+    axes.legend(loc="upper left", ncols=2)
