@@ -70,10 +70,10 @@ def farthest(lanes: Lanes, constants: dict[str, Any], examples: Any, weights: An
     rows = constants["rows"]
     products = jnp.matmul(rows, lanes, precision="highest")
     sizes = jnp.abs(products)
-    largest = jnp.max(sizes, axis=0)
+    largest = jnp.max(sizes, axis=0, keepdims=True)
     first = jnp.argmax(sizes >= (1.0 - TIE * jnp.finfo(sizes.dtype).eps) * largest, axis=0)
-    chosen = jnp.arange(len(rows))[:, None] == first  # one a lane
-    return largest, jnp.matmul(rows.T, jnp.where(chosen, jnp.sign(products), 0.0), precision="highest")
+    chosen = jnp.arange(len(rows))[:, None] == first[None, :]  # one a lane
+    return largest[0], jnp.matmul(rows.T, jnp.where(chosen, jnp.sign(products), 0.0), precision="highest")
 
 
 def leaning(lean: Any, *, num_rows: int) -> Problem:
