@@ -50,3 +50,31 @@ def stuck_regret(slopes: Float[ArrayLike, " period"]) -> float:
     2.0
     """
     return 2.0 * abs(float(np.mean(slopes)))
+
+
+def descending_regret(
+    gradients: Float[ArrayLike, " steps"], rates: Float[ArrayLike, " steps"], diameter: float
+) -> Float[np.ndarray, " steps"]:
+    """D^2 / (2 eta_t) + sum_{s <= t} eta_s g_s^2 / 2: the regret of projected descent in one variable whose rates never rise.
+
+    Zinkevich (2003). AMSGrad with b1 = 0 is that, with eta_t = eta / sqrt(t vhat_t); Adam is not, since its rates can rise.
+
+    >>> descending_regret([1.0], [1.0], 2.0).tolist()
+    [2.5]
+    """
+    g, eta = np.asarray(gradients, dtype=float), np.asarray(rates, dtype=float)
+    return 0.5 * diameter**2 / eta + 0.5 * np.cumsum(eta * g**2)
+
+
+def amsgrad_rates(gradients: Float[ArrayLike, " steps"], learning_rate: float, b2: float) -> Float[np.ndarray, " steps"]:
+    """eta / sqrt(t vhat_t) with v_t = b2 v_{t-1} + (1 - b2) g_t^2 and vhat_t the largest v so far (Reddi et al. 2018).
+
+    >>> amsgrad_rates([2.0, 0.0], 1.0, 0.0).round(6).tolist()
+    [0.5, 0.353553]
+    """
+    g, v = np.asarray(gradients, dtype=float), 0.0
+    squares = np.empty(len(g))
+    for step, square in enumerate(g**2):
+        v = b2 * v + (1.0 - b2) * square
+        squares[step] = v
+    return learning_rate / np.sqrt(np.arange(1, len(g) + 1) * np.maximum.accumulate(squares))
