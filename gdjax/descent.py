@@ -325,7 +325,9 @@ def _objective(problem: Problem, *, full: bool) -> Examples:
 
     if full:
         dtype = jax.tree.leaves(problem.start)[0].dtype
-        return Examples(jnp.zeros(1, jnp.int32), jnp.ones(1, dtype), gradient, lambda params: jax.tree.map(lambda g: g[None], gradient(params)))
+        return Examples(
+            jnp.zeros(1, jnp.int32), jnp.ones(1, dtype), gradient, lambda params: jax.tree.map(lambda g: g[None], gradient(params))
+        )
     n = problem.num_examples
     return _of_batch(problem, Batch(lambda: jnp.arange(n), problem.data, 1.0 / n))._replace(gradient=gradient)
 
@@ -365,7 +367,8 @@ def _state_axes(problem: Problem, method: Method, numbers: Numbers, lanes: Lanes
 
     def step(numbers: Any, state: Any, params: Any) -> Any:
         optimizer = method(**numbers)
-        return optimizer.update(params, state, params, value=jnp.zeros(()), **_answers(problem, optimizer, None, full=full))[1]
+        value = jnp.sum(jax.tree.leaves(params)[0])  # any number that differs between lanes, as the objective does
+        return optimizer.update(params, state, params, value=value, **_answers(problem, optimizer, None, full=full))[1]
 
     try:
         jax.eval_shape(jax.vmap(step, in_axes=(0, None, -1), out_axes=axes), numbers, one, lanes)

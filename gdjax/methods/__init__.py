@@ -20,10 +20,25 @@ import numpy as np
 import optax
 import optax.contrib
 
-from gdjax.methods.decaying import decaying_sgd
+from gdjax.methods.averaging import averaged_sgd
+from gdjax.methods.decaying import decaying_sgd, robbins_monro
+from gdjax.methods.examples import ExampleGradientTransformation, Examples
 from gdjax.methods.momentum import fista, heavy_ball, nesterov, nesterov_convex
+from gdjax.methods.online import online_adagrad, online_adam, online_amsgrad
 from gdjax.methods.optimal import chebyshev, nu_method, ogm
+from gdjax.methods.parameter_free import d_adaptation, polyak_step, prodigy_sgd, schedule_free
+from gdjax.methods.schedules import (
+    cosine_sgd,
+    inverse_sqrt_sgd,
+    inverse_time_sgd,
+    linear_sgd,
+    plateau_sgd,
+    step_decay_sgd,
+    warmup_cosine_sgd,
+    wsd_sgd,
+)
 from gdjax.methods.step_lengths import silver, steepest_descent
+from gdjax.methods.variance_reduced import saga, svrg
 from gdjax.records import InputError, Lanes, unknown_name
 
 __all__ = [
@@ -33,21 +48,38 @@ __all__ = [
     "available",
     "averaged_sgd",
     "chebyshev",
+    "cosine_sgd",
+    "d_adaptation",
     "decaying_sgd",
     "fista",
     "heavy_ball",
+    "inverse_sqrt_sgd",
     "inverse_time_sgd",
     "is_number",
+    "linear_sgd",
     "nesterov",
     "nesterov_convex",
     "nu_method",
     "ogm",
+    "online_adagrad",
+    "online_adam",
+    "online_amsgrad",
+    "plateau_sgd",
+    "polyak_step",
+    "prodigy_sgd",
     "reported_point",
     "resolve",
+    "robbins_monro",
     "saga",
+    "saga",
+    "schedule_free",
     "silver",
     "steepest_descent",
+    "step_decay_sgd",
     "svrg",
+    "svrg",
+    "warmup_cosine_sgd",
+    "wsd_sgd",
 ]
 
 _NEEDS_MORE = {

@@ -14,7 +14,7 @@ def decaying_sgd(learning_rate: float, decay: float = 0.99) -> optax.GradientTra
     return optax.sgd(lambda step: learning_rate * decay**step)
 
 
-def inverse_time_sgd(learning_rate: float, offset: float = 0.0) -> optax.GradientTransformation:
+def robbins_monro(learning_rate: float, offset: float = 0.0) -> optax.GradientTransformation:
     """x_t = x_{t-1} - learning_rate / (t + offset) grad f(x_{t-1}), t = 1, 2, ..: Robbins and Monro's steps.
 
     With independent noise E||x_t - x*||^2 falls as 1/t iff 2 learning_rate mu > 1, below that only as t^(-2 learning_rate mu) (Chung

@@ -54,7 +54,9 @@ def steepest_descent(learning_rate: float) -> optax.GradientTransformation:
         arriving = state.step % 2 == 1
         base = jax.tree.map(lambda old, new: jnp.where(arriving, old, new), state.gradient, gradient)
         fallen = _dot(base, base) - _dot(base, gradient)
-        length = jnp.where(arriving & (fallen > 0.0), learning_rate * _dot(base, base) / jnp.where(fallen > 0.0, fallen, 1.0), learning_rate)
+        length = jnp.where(
+            arriving & (fallen > 0.0), learning_rate * _dot(base, base) / jnp.where(fallen > 0.0, fallen, 1.0), learning_rate
+        )
         arrived = jax.tree.map(lambda x, g: x - length * g, state.iterate, base)
         updates = jax.tree.map(lambda new, old: new - old, arrived, params)
         iterate = jax.tree.map(lambda new, old: jnp.where(arriving, new, old), arrived, state.iterate)
