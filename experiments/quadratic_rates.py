@@ -113,8 +113,10 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
     """Compare curves, slopes, the V and line searches with theory."""
     curves, rates = results["curves"].to_dataset(), results["rates"].to_dataset()
     exact = theory.gradient_descent(theory.modes(problem), curves.learning_rate.values, curves.step.values)
+    claim, source = "curves from their eigenmodes' sum", "f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2, Polyak 1964"
+    precision = curves.attrs["precision"]
     return [
-        analysis.follows_modes(curves.suboptimality.values, exact, curves.attrs["precision"]),
+        analysis.follows(curves.suboptimality.values, exact, problem, precision=precision, claim=claim, source=source),
         *_slope_findings(curves, problem),
         *_valley_findings(rates, problem),
         *_search_findings(results, problem),
@@ -130,14 +132,15 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     _draw_searches(panels[0, 2], results, problem)
     figures.source(
         drawn,
-        f"data: {problem.name}, p = {np.size(problem.start)}, κ = {float(problem.condition_number):.4g}. Black dashed: exact theory, nothing "
-        "fitted. Left: the sum of eigenmodes (Polyak 1964); triangle: diverges.\nMiddle: ρ from the slope of ln(f − f*) late in each run, "
+        f"data: {problem.name}, p = {np.size(problem.start)}, κ = {float(problem.condition_number):.4g}. Black dashed: exact theory, "
+        "nothing fitted. Left: the sum of eigenmodes (Polyak 1964); triangle: diverges.\nMiddle: ρ from the slope of ln(f − f*) late in each run, "
         "where the slowest mode is alone. Right: a line search takes two gradients; its bound is Kantorovich's.",
     )
     return {"quadratic_rates": drawn}
 
 
-def slopes(dataset: xr.Dataset, problem: Problem) -> tuple[Float[np.ndarray, " rates"], Float[np.ndarray, " rates"], Bool[np.ndarray, " rates"]]:
+def slopes(dataset: xr.Dataset, problem: Problem
+) -> tuple[Float[np.ndarray, " rates"], Float[np.ndarray, " rates"], Bool[np.ndarray, " rates"]]:
     """The slope of ln(f - f*) late in each run, that of theory, and whether the slowest mode is alone enough by then for the two to agree.
 
     Late is the second half of the records above round-off; of a run that grows, below `LARGEST`.
@@ -199,7 +202,7 @@ def _valley_findings(rates: xr.Dataset, problem: Problem) -> list[Finding]:
     if seen.any():
         findings.append(
             Finding(
-                claim=f"the V: largest relative error of the slope 2 ln rho(eta), of {seen.sum()} rates where it is seen (absolute tolerance)",
+                claim=f"the V: largest relative error of the slope 2 ln rho(eta), of {seen.sum()} rates (absolute tolerance)",
                 predicted=0.0,
                 measured=float(np.max(np.abs(measured[seen] / predicted[seen] - 1.0))),
                 tolerance=max(SLOPE_TOLERANCE, analysis.ROUND_OFF[rates.attrs["precision"]][1]),

@@ -106,9 +106,7 @@ def run(
     worst = theory.huber_threshold(theory.SILVER**doublings - 1.0, 1.0)
     thresholds = np.unique([*np.geomspace(LOWEST_THRESHOLD, 1.0, num_functions), *worst, *theory.huber_threshold(2**doublings - 1, 1.0)])
     silver = {name: _at_doublings(sweep, doublings, thresholds, method=method) for name, method in (("silver", "silver"), ("plain", "sgd"))}
-    return xr.DataTree.from_dict(
-        {"paths": paths, "constant": constant, "silver": xr.Dataset(silver, attrs=paths.attrs)}
-    )
+    return xr.DataTree.from_dict({"paths": paths, "constant": constant, "silver": xr.Dataset(silver, attrs=paths.attrs)})
 
 
 def check(results: xr.DataTree) -> list[Finding]:
@@ -173,8 +171,8 @@ def _path_findings(paths: xr.Dataset) -> list[Finding]:
     t, measured = paths.step.values[1:], paths.suboptimality.max("threshold").values[1:]
     return [
         Finding(
-            claim=f"h = 1: the worst of {paths.sizes['threshold']} Huber functions against 1 / (4 t + 2), t = 1 .. {t[-1]}: largest relative "
-            "deviation (absolute tolerance)",
+            claim=f"h = 1: the worst of {paths.sizes['threshold']} Huber functions against 1 / (4 t + 2), t = 1 .. {t[-1]}: "
+            "largest relative deviation (absolute tolerance)",
             predicted=0.0,
             measured=float(np.max(np.abs(measured / theory.huber_case(t, 1.0) - 1.0))),
             tolerance=EXACT[paths.attrs["precision"]],
@@ -204,7 +202,7 @@ def _length_findings(one: xr.Dataset, length: int) -> list[Finding]:
     )
     findings = [
         Finding(
-            claim=f"N = {length}: the worst of {one.sizes['function']} functions against {said}: largest relative deviation (absolute tolerance)",
+            claim=f"N = {length}: the worst of {one.sizes['function']} functions against {said}: largest deviation (absolute tolerance)",
             predicted=0.0,
             measured=float(np.max(deviation[these])),
             tolerance=EXACT[one.attrs["precision"]],
@@ -226,14 +224,17 @@ def _meeting(h: np.ndarray, falling: np.ndarray, rising: np.ndarray) -> float:
     """Where, beyond 1, two curves cross whose logarithms are straight between their points; NaN where they don't."""
     apart = np.log(falling) - np.log(np.maximum(rising, np.finfo(float).tiny))
     crossed = np.flatnonzero((apart[:-1] > 0.0) & (apart[1:] <= 0.0) & (h[1:] > 1.0))[:1]
-    return float(np.sum(h[crossed] + (h[crossed + 1] - h[crossed]) * apart[crossed] / (apart[crossed] - apart[crossed + 1]))) if crossed.size else np.nan
+    if not crossed.size:
+        return np.nan
+    here, after = crossed[0], crossed[0] + 1
+    return float(h[here] + (h[after] - h[here]) * apart[here] / (apart[here] - apart[after]))
 
 
 def _silver_findings(silver: xr.Dataset) -> list[Finding]:
     k, worst = silver.doublings.values, silver.max("threshold")
     findings = [
         Finding(
-            claim=f"silver steps: largest ratio of f_N - f* to its bound, {silver.sizes['threshold']} functions, N = 2^k - 1 to {2 ** k[-1] - 1}",
+            claim=f"silver steps: largest ratio of f_N - f* to its bound, {silver.sizes['threshold']} functions, N to {2 ** k[-1] - 1}",
             predicted=1.0,
             measured=float(np.max(worst.silver.values / theory.silver_bound(k))),
             tolerance=0.0,

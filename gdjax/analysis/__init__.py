@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from gdjax.analysis.rates import ROUND_OFF, fit_rate
-from gdjax.records import Finding
+from gdjax.records import Finding, Problem
 
 __all__ = [
     "ROUND_OFF",
@@ -14,6 +14,7 @@ __all__ = [
     "deviation",
     "diverged",
     "fit_rate",
+    "follows",
     "follows_modes",
     "mean_over",
     "noise_floor",
@@ -39,6 +40,28 @@ def follows_modes(measured: np.ndarray, exact: np.ndarray, precision: str) -> Fi
         measured=deviation(measured, exact, precision),
         tolerance=ROUND_OFF[precision][1],
         source="f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2, Polyak 1964",
+        kind="at_most",
+    )
+
+
+def follows(measured: np.ndarray, exact: np.ndarray, problem: Problem, *, precision: str, claim: str, source: str) -> Finding:
+    """The finding that curves on a quadratic are the exact ones (steps last), as far as round-off lets it be seen.
+
+    Where full gradients don't go through the Hessian, f - f* is a difference of two sums and is compared only where it is large enough
+    beside f*; and eigenvalues as small as mu are known to a relative 4 kappa eps at best.
+    """
+    eps, tolerance = float(np.finfo(precision).eps), ROUND_OFF[precision][1]
+    if problem.hessian is None and problem.minimum is not None:
+        exact = np.where(exact > 16.0 * eps / tolerance * abs(float(problem.minimum)), exact, np.nan)
+    known = 4.0 * eps * float(problem.condition_number)
+    with np.errstate(invalid="ignore"):
+        seen = np.isfinite(exact[..., :1]).any()
+    return Finding(
+        claim=f"{claim}: largest relative deviation (absolute tolerance)",
+        predicted=0.0,
+        measured=deviation(measured, exact, precision) if seen else np.nan,
+        tolerance=max(tolerance, known),
+        source=source,
         kind="at_most",
     )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
-from scipy.special import eval_legendre, j1
+from scipy.special import eval_gegenbauer, j1
 
 from gdjax.theory.quadratics import Modes
 
@@ -78,14 +78,14 @@ def nesterov_convex(modes: Modes, learning_rate: float, steps: Int[ArrayLike, " 
 def legendre_mode(product: float, steps: Int[ArrayLike, " records"]) -> Float[np.ndarray, " records"]:
     """x_k / x_0 of one curvature lambda with momentum k / (k + 3), exactly, for 0 < product = s lambda < 1 and k >= 1.
 
-    2 c^(k + 1) (c P_k(c) - P_{k+1}(c)) / (k s lambda) with c = sqrt(1 - s lambda) and Legendre's P (Paquette, van Merrienboer, Paquette
-    and Pedregosa 2021; numbers of the paper unconfirmed).
+    2 c^(k + 1) P_k'(c) / (k (k + 1)) with c = sqrt(1 - s lambda) and Legendre's P_k, whose derivative is Gegenbauer's C_{k-1}^(3/2)
+    (equal to the form with P_k and P_{k+1} of Paquette, van Merrienboer, Paquette and Pedregosa 2021, number unconfirmed).
 
     >>> legendre_mode(0.5, [1, 2, 3]).round(9).tolist()
     [0.5, 0.25, 0.09375]
     """
-    k, c = np.asarray(steps, dtype=float), np.sqrt(1.0 - product)
-    return 2.0 * c ** (k + 1.0) * (c * eval_legendre(k, c) - eval_legendre(k + 1.0, c)) / (k * product)
+    k, c = np.asarray(steps, dtype=int), np.sqrt(1.0 - product)  # whole numbers: scipy then takes the stable recursion
+    return 2.0 * c ** (k + 1.0) * eval_gegenbauer(k - 1, 1.5, c) / (k * (k + 1.0))
 
 
 def bessel_mode(product: float, steps: Int[ArrayLike, " records"]) -> Float[np.ndarray, " records"]:

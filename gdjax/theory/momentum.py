@@ -7,6 +7,7 @@ q = beta (1 - alpha lambda). A double root r puts a factor of t beside r^t.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def heavy_ball_edge(smoothness: float, momentum: Float[ArrayLike, "..."]) -> Flo
 
 
 def heavy_ball(
-    modes: Modes, learning_rate: Float[ArrayLike, "settings"], momentum: Float[ArrayLike, "settings"], steps: Int[ArrayLike, " records"]
+    modes: Modes, learning_rate: Float[ArrayLike, " settings"], momentum: Float[ArrayLike, " settings"], steps: Int[ArrayLike, " records"]
 ) -> Float[np.ndarray, "settings records"]:
     """The exact suboptimality of x_{t+1} = x_t - alpha grad f(x_t) + beta (x_t - x_{t-1}), x_{-1} = x_0, after t steps.
 
@@ -99,7 +100,7 @@ def heavy_ball(
 
 
 def nesterov(
-    modes: Modes, learning_rate: Float[ArrayLike, "settings"], momentum: Float[ArrayLike, "settings"], steps: Int[ArrayLike, " records"]
+    modes: Modes, learning_rate: Float[ArrayLike, " settings"], momentum: Float[ArrayLike, " settings"], steps: Int[ArrayLike, " records"]
 ) -> Float[np.ndarray, "settings records"]:
     """The exact suboptimality of x_{t+1} = y_t - alpha grad f(y_t), y_{t+1} = x_{t+1} + beta (x_{t+1} - x_t), y_0 = x_0, after t steps.
 
@@ -110,8 +111,8 @@ def nesterov(
 
 
 def heavy_ball_contraction(
-    curvatures: Float[ArrayLike, " p"], learning_rate: Float[ArrayLike, "settings"], momentum: Float[ArrayLike, "settings"]
-) -> Float[np.ndarray, "settings"]:
+    curvatures: Float[ArrayLike, " p"], learning_rate: Float[ArrayLike, " settings"], momentum: Float[ArrayLike, " settings"]
+) -> Float[np.ndarray, " settings"]:
     """The factor a step on the distance in the end: the largest |z| of any mode. Curvatures that are 0 move nothing and don't count.
 
     >>> heavy_ball_contraction([0.01, 0.5, 1.0], [1.0, 3.0], [0.0, 0.9]).round(6).tolist()  # sqrt(beta) where all roots are complex
@@ -122,8 +123,8 @@ def heavy_ball_contraction(
 
 
 def nesterov_contraction(
-    curvatures: Float[ArrayLike, " p"], learning_rate: Float[ArrayLike, "settings"], momentum: Float[ArrayLike, "settings"]
-) -> Float[np.ndarray, "settings"]:
+    curvatures: Float[ArrayLike, " p"], learning_rate: Float[ArrayLike, " settings"], momentum: Float[ArrayLike, " settings"]
+) -> Float[np.ndarray, " settings"]:
     """The factor a step on the distance in the end, as `heavy_ball_contraction`.
 
     >>> float(nesterov_contraction([0.01, 0.5, 1.0], 1.0, 9.0 / 11.0)[0].round(6))  # the double root 1 - 1 / sqrt(kappa)
@@ -195,16 +196,13 @@ def _suboptimality(sums: Any, curvatures: Array, start: Array, learning_rate: Ar
     return 0.5 * jnp.sum((curvatures * start**2)[None] * errors**2, axis=-1)
 
 
-@jax.jit
-def _heavy_ball(curvatures: Array, start: Array, learning_rate: Array, momentum: Array, steps: Array) -> Array:
-    return _suboptimality(_heavy_ball_sums, curvatures, start, learning_rate, momentum, steps)
+_heavy_ball, _nesterov = (
+    jax.jit(jax.vmap(functools.partial(_suboptimality, sums), in_axes=(None, None, 0, 0, None)))
+    for sums in (_heavy_ball_sums, _nesterov_sums)
+)
 
 
-@jax.jit
-def _nesterov(curvatures: Array, start: Array, learning_rate: Array, momentum: Array, steps: Array) -> Array:
-    return _suboptimality(_nesterov_sums, curvatures, start, learning_rate, momentum, steps)
-
-
+@functools.partial(jax.jit, static_argnums=0)
 def _contraction(sums: Any, curvatures: Array, learning_rate: Array, momentum: Array) -> Array:
     def one(rate: Array, beta: Array) -> Array:
         first, _ = _roots(*sums(curvatures, rate, beta))
@@ -218,8 +216,8 @@ def _settings(curvatures: Any, learning_rate: Any, momentum: Any) -> tuple[Array
     return jnp.asarray(np.asarray(curvatures, float)), jnp.asarray(rates), jnp.asarray(momenta)
 
 
-def _on_host(one: Any, modes: Modes, learning_rate: Any, momentum: Any, steps: Any) -> np.ndarray:
+def _on_host(program: Any, modes: Modes, learning_rate: Any, momentum: Any, steps: Any) -> np.ndarray:
     with jax.enable_x64(True):
         curvatures, rates, momenta = _settings(modes.curvatures, learning_rate, momentum)
         start, times = jnp.asarray(np.asarray(modes.start, float)), jnp.asarray(np.atleast_1d(np.asarray(steps, float)))
-        return np.asarray(jax.vmap(one, in_axes=(None, None, 0, 0, None))(curvatures, start, rates, momenta, times))
+        return np.asarray(program(curvatures, start, rates, momenta, times))

@@ -69,7 +69,7 @@ def best_constant_rate(num_steps: int) -> float:
     def excess(h: float) -> float:
         return np.log(2.0 * num_steps * h + 1.0) + 2.0 * num_steps * np.log(h - 1.0)
 
-    return float(brentq(excess, 1.0 + 1e-9, 2.0, xtol=1e-15))
+    return float(brentq(excess, 1.0 + 1e-9, 2.0, xtol=1e-15))  # pyright: ignore[reportArgumentType]  (a number, without full_output)
 
 
 def textbook_bound(num_steps: Float[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
