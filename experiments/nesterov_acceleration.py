@@ -156,38 +156,26 @@ def _floor(dataset: xr.Dataset, problem: Problem) -> float:
     return 1e-280 if "eigenvalues" in problem.constants else 1e-24 if problem.hessian is not None else analysis.ROUND_OFF["float64"][0]
 
 
-def _exact_tolerance(problem: Problem, precision: str) -> float:
-    """Round-off's own, and more where eigenvalues as small as mu are known to fewer digits."""
-    return max(analysis.ROUND_OFF[precision][1], 4.0 * float(problem.condition_number) * float(np.finfo(precision).eps))
-
-
 def _curve_findings(results: xr.DataTree, problem: Problem) -> list[Finding]:
     runs, growing = results["runs"].to_dataset(), results["growing"].to_dataset()
     exact = acceleration.nesterov_convex(theory.modes(problem), float(growing.learning_rate), growing.step.values)
     precision = runs.attrs["precision"]
+    cases = (
+        (
+            "constant momentum, every step, from the closed form of the modes",
+            runs.suboptimality.values,
+            _exact_runs(runs, problem),
+            "z^2 - (1 + beta)(1 - alpha lambda) z + beta (1 - alpha lambda) = 0; Lessard, Recht and Packard 2016",
+        ),
+        (
+            "momentum k / (k + 3), every step, from the recursion of the modes",
+            growing.suboptimality.values[None],
+            exact[None],
+            "x_{k+1} = (1 - s lambda)(x_k + (k - 1)/(k + 2) (x_k - x_{k-1})), Su, Boyd and Candes 2016",
+        ),
+    )
     return [
-        Finding(
-            claim=f"{said}: largest relative deviation (absolute tolerance)",
-            predicted=0.0,
-            measured=analysis.deviation(values, line, precision),
-            tolerance=_exact_tolerance(problem, precision),
-            source=source,
-            kind="at_most",
-        )
-        for said, values, line, source in (
-            (
-                "constant momentum, every step, from the closed form of the modes",
-                runs.suboptimality.values,
-                _exact_runs(runs, problem),
-                "z^2 - (1 + beta)(1 - alpha lambda) z + beta (1 - alpha lambda) = 0; Lessard, Recht and Packard 2016",
-            ),
-            (
-                "momentum k / (k + 3), every step, from the recursion of the modes",
-                growing.suboptimality.values[None],
-                exact[None],
-                "x_{k+1} = (1 - s lambda)(x_k + (k - 1)/(k + 2) (x_k - x_{k-1})), Su, Boyd and Candes 2016",
-            ),
-        )
+        analysis.follows(values, line, problem, precision=precision, claim=claim, source=source) for claim, values, line, source in cases
     ]
 
 

@@ -139,7 +139,8 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     return {"quadratic_rates": drawn}
 
 
-def slopes(dataset: xr.Dataset, problem: Problem
+def slopes(
+    dataset: xr.Dataset, problem: Problem
 ) -> tuple[Float[np.ndarray, " rates"], Float[np.ndarray, " rates"], Bool[np.ndarray, " rates"]]:
     """The slope of ln(f - f*) late in each run, that of theory, and whether the slowest mode is alone enough by then for the two to agree.
 
