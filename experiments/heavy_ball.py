@@ -56,7 +56,7 @@ MAP_STEPS = 400
 MOST_MOMENTUM, MOST_RATE = 0.98, 4.0
 """The map's ends; the rate in units of 1 / L."""
 
-CYCLE = momenta.three_cycle(1.0 / 9.0, 4.0 / 9.0, [25.0, 25.0, 25.0], [0.0, 0.0, -24.0])
+CYCLE = momenta.three_cycle(1.0 / 9.0, 4.0 / 9.0, np.full(3, 25.0), np.array([0.0, 0.0, -24.0]))
 """Where f' is 25 x, 25 x and 25 x - 24: at 792/1225, -2208/1225 and 2592/1225."""
 
 
@@ -179,8 +179,8 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     _draw_cycle(panels[0, 2], results)
     figures.source(
         drawn,
-        f"data: {problem.name}, p = {np.size(problem.start)}, κ = {float(problem.condition_number):.4g}. Black dashed: exact theory, nothing "
-        f"fitted (Polyak 1964). Middle: colour after {MAP_STEPS} steps;\n"
+        f"data: {problem.name}, p = {np.size(problem.start)}, κ = {float(problem.condition_number):.4g}. Black dashed: exact theory, "
+        f"nothing fitted (Polyak 1964). Middle: colour after {MAP_STEPS} steps;\n"
         "contours: predicted ρ; white: grows; circle: the best rate and momentum. Right: f' with two kinks, L = 25, μ = 1, each method at "
         "its best numbers for quadratics;\n"
         "dashed: the cycle (Lessard, Recht and Packard 2016); safe: β = √((1 − αμ)(1 − αL)) at α = 1/(2L), "
@@ -384,7 +384,7 @@ def _draw_cycle(axes: Axes, results: xr.DataTree) -> None:
     for (name, label), color in zip(cases, figures.COLORS, strict=False):
         figures.trajectory(axes, steps, results[name].suboptimality.values[shown], bounds=bounds, color=color, label=label)
     for x in CYCLE:
-        figures.dashed(axes, steps, np.full(len(steps), float(two_kinks(np.array([x]), None))), bounds=bounds)
+        figures.dashed(axes, steps, np.full(len(steps), float(two_kinks(jnp.array([x]), None))), bounds=bounds)
     safe = results["kinked_safe"].to_dataset()
     one = safe.isel(run=int(np.abs(safe.learning_rate.values * 25.0 - 0.5).argmin()))
     values = one.suboptimality.values[shown]

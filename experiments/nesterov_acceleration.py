@@ -4,16 +4,16 @@ Claim
     With constant momentum the distance falls by 1 - 1 / sqrt(kappa) a step, by 1 - 2 / sqrt(3 kappa + 1) when tuned for quadratics. With
     momentum k / (k + 3) no convex f is above 2 L R^2 / (k + 1)^2, a mode follows 2 J_1(w) / w, and f falls as k^-3 as long as k mu s << 1.
 Theory
-    Modes are roots of z^2 - (1 + beta)(1 - alpha lambda) z + beta (1 - alpha lambda); at 1 / L and (sqrt(kappa) - 1) / (sqrt(kappa) + 1) the
-    slowest has the double root r = 1 - 1 / sqrt(kappa), so that x_k = (1 + b k) r^k with b = (1 - mu / L) / r - 1. For every f:
+    Modes are roots of z^2 - (1 + beta)(1 - alpha lambda) z + beta (1 - alpha lambda); at 1 / L and (sqrt(kappa) - 1) / (sqrt(kappa) + 1)
+    the slowest has the double root r = 1 - 1 / sqrt(kappa), so that x_k = (1 + b k) r^k with b = (1 - mu / L) / r - 1. For every f:
     f_k - f* <= (1 - 1 / sqrt(kappa))^k (f_0 - f* + mu R^2 / 2) (d'Aspremont, Scieur and Taylor 2021, Cor. 4.15, number unconfirmed), and
     <= 2 L R^2 / (k + 1)^2 and L R^2 / (2 lambda_k^2) (Beck and Teboulle 2009, Thm 4.4). A mode with momentum k / (k + 3) is a Legendre
-    polynomial, and nearly 2 J_1(w) / w e^(-k s lambda / 2), w = (k + 1/2) sqrt(s lambda): the ODE of Su, Boyd and Candes (2016) with a damping
-    and a half step that only steps have. J_1(w)^2 is about 1 / (pi w) on average, so f is about sum_i 2 c_i^2 / (pi sqrt(lambda_i) s^(3/2)) k^-3
-    (their Thm 8 bounds it).
+    polynomial's derivative, and nearly 2 J_1(w) / w e^(-k s lambda / 2), w = (k + 1/2) sqrt(s lambda): the ODE of Su, Boyd and Candes
+    (2016) with a damping and a half step that only steps have. J_1(w)^2 is about 1 / (pi w) on average, so f is about
+    sum_i 2 c_i^2 / (pi sqrt(lambda_i) s^(3/2)) k^-3 (their Thm 8 bounds it).
 Sweep
-    Three pairs of rate and momentum, every step; k / (k + 3) and FISTA's weights on the same problem; a single curvature; 64 curvatures within
-    a factor of two, far below 1 / k.
+    Three pairs of rate and momentum, every step; k / (k + 3) and FISTA's weights on the same problem; a single curvature; 64 curvatures
+    within a factor of two, far below 1 / k.
 Expect
     Curves on their dashed closed forms and below their dotted bounds; bumps that the Bessel function hits with its damping and misses
     without; a line of slope -3.
@@ -99,7 +99,7 @@ def run(
             "runs": runs,
             "growing": sweep(problem, method="nesterov_convex", learning_rate=1.0 / smoothness, **full),
             "fista": sweep(problem, method="fista", learning_rate=1.0 / smoothness, **full),
-            "mode": sweep(problems.designed_spectrum([1.0]), method="nesterov_convex", learning_rate=products, **one),
+            "mode": sweep(problems.designed_spectrum(np.ones(1)), method="nesterov_convex", learning_rate=products, **one),
             "tail": sweep(tail_problem(), method="nesterov_convex", learning_rate=1.0, **tail),
         }
     )
@@ -107,7 +107,7 @@ def run(
 
 def tail_problem() -> Problem:
     """Curvatures from 1e-6 to 2e-6, begun at ones: so far below L = 1 that f falls as a power for long, and enough to blur the bumps."""
-    return problems.designed_spectrum([*np.geomspace(SLOWEST, 2.0 * SLOWEST, NUM_TAIL_MODES), 1.0])
+    return problems.designed_spectrum(np.append(np.geomspace(SLOWEST, 2.0 * SLOWEST, NUM_TAIL_MODES), 1.0))
 
 
 def tail_law(steps: Float[np.ndarray, " records"]) -> Float[np.ndarray, " records"]:
@@ -139,8 +139,9 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
         drawn,
         f"data: left {problem.name}, p = {np.size(problem.start)}, κ = {float(problem.condition_number):.4g}; middle one curvature; right "
         f"{NUM_TAIL_MODES} curvatures from {SLOWEST:g} to {2 * SLOWEST:g} and L = 1. Black dashed: theory, nothing fitted.\n"
-        "Dotted: bounds, left (1 − 1/√κ)$^k$(f$_0$ − f* + μR²/2) (d'Aspremont, Scieur, Taylor 2021), right 2LR²/(k + 1)² (Beck, Teboulle 2009), and the ODE\n"
-        "of Su, Boyd and Candès (2016) without the damping e$^{−ksλ/2}$ and the half step in w = (k + ½)√(sλ). Grey: where the slope is fitted.",
+        "Dotted: bounds, left (1 − 1/√κ)$^k$(f$_0$ − f* + μR²/2) (d'Aspremont, Scieur and Taylor 2021), right 2LR²/(k + 1)² "
+        "(Beck and Teboulle 2009),\nand the ODE of Su, Boyd and Candès (2016) without the damping e$^{−ksλ/2}$ and the half step in "
+        "w = (k + ½)√(sλ). Grey: where the slope is fitted.",
     )
     return {"nesterov_acceleration": drawn}
 
@@ -314,7 +315,7 @@ def _tail_findings(tail: xr.Dataset) -> list[Finding]:
     k, values = tail.step.values[window], tail.suboptimality.values[window]
     return [
         Finding(
-            claim=f"curvatures far below L: exponent of f - f* in k, least squares from k = {k[0]} to {k[-1]}, where k mu s <= {k[-1] * SLOWEST:.2g}",
+            claim=f"curvatures far below L: exponent of f - f* in k, least squares, k = {k[0]} to {k[-1]}, k mu s <= {k[-1] * SLOWEST:.2g}",
             predicted=-3.0,
             measured=float(np.polyfit(np.log(k), np.log(values), 1)[0]),
             tolerance=TAIL_TOLERANCE,

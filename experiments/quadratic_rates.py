@@ -133,8 +133,9 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     figures.source(
         drawn,
         f"data: {problem.name}, p = {np.size(problem.start)}, κ = {float(problem.condition_number):.4g}. Black dashed: exact theory, "
-        "nothing fitted. Left: the sum of eigenmodes (Polyak 1964); triangle: diverges.\nMiddle: ρ from the slope of ln(f − f*) late in each run, "
-        "where the slowest mode is alone. Right: a line search takes two gradients; its bound is Kantorovich's.",
+        "nothing fitted. Left: the sum of eigenmodes (Polyak 1964); triangle: diverges.\n"
+        "Middle: ρ from the slope of ln(f − f*) late in each run, where the slowest mode is alone. "
+        "Right: a line search takes two gradients; its bound is Kantorovich's.",
     )
     return {"quadratic_rates": drawn}
 
@@ -211,7 +212,7 @@ def _valley_findings(rates: xr.Dataset, problem: Problem) -> list[Finding]:
                 kind="at_most",
             )
         )
-    away = np.abs(eta / edge - 1.0)
+    away = np.abs(0.5 * eta * rates.attrs["smoothness"] - 1.0)
     near = (away < 2.0 * EDGE_TOLERANCE) & (away > 0.1 * EDGE_TOLERANCE)
     if near.any() and seen[near].all():
         falls, grows = eta[seen & (measured < 0.0)], eta[seen & (measured > 0.0)]

@@ -142,7 +142,7 @@ def _at_lengths(sweep: Callable[..., xr.Dataset], lengths: list[int], num_rates:
     ends, rates, thresholds = [], [], []
     for length in lengths:
         best = theory.best_constant_rate(length)
-        rates.append(np.sort([*np.linspace(0.05, 2.0, num_rates), *best + 0.5 * (2.0 - best) * np.linspace(-1.0, 1.0, NUM_AROUND)]))
+        rates.append(np.sort([*np.linspace(0.05, 2.0, num_rates), *best + 0.1 * (2.0 - best) * np.linspace(-1.0, 1.0, NUM_AROUND)]))
         thresholds.append(np.append(theory.huber_threshold(length, rates[-1]), 1.0))
         how = {"num_steps": length, "record_every": length, "threshold": thresholds[-1], "learning_rate": rates[-1]}
         ends.append(sweep(huber_function, sampler="full", **how).suboptimality.values[..., -1])

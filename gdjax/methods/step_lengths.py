@@ -28,7 +28,7 @@ def silver(learning_rate: float) -> optax.GradientTransformation:
         power = lax.population_count((i & -i) - 1)
         return learning_rate * (1.0 + SILVER_RATIO ** (power - 1.0))
 
-    return optax.sgd(length)
+    return optax.sgd(length)  # pyright: ignore[reportArgumentType]  (a schedule gives an Array)
 
 
 class LineSearchState(NamedTuple):
@@ -54,9 +54,8 @@ def steepest_descent(learning_rate: float) -> optax.GradientTransformation:
         arriving = state.step % 2 == 1
         base = jax.tree.map(lambda old, new: jnp.where(arriving, old, new), state.gradient, gradient)
         fallen = _dot(base, base) - _dot(base, gradient)
-        length = jnp.where(
-            arriving & (fallen > 0.0), learning_rate * _dot(base, base) / jnp.where(fallen > 0.0, fallen, 1.0), learning_rate
-        )
+        bends = arriving & (fallen > 0.0)
+        length = learning_rate * jnp.where(bends, _dot(base, base) / jnp.where(bends, fallen, 1.0), 1.0)
         arrived = jax.tree.map(lambda x, g: x - length * g, state.iterate, base)
         updates = jax.tree.map(lambda new, old: new - old, arrived, params)
         iterate = jax.tree.map(lambda new, old: jnp.where(arriving, new, old), arrived, state.iterate)

@@ -192,7 +192,8 @@ def _two_term(total: Array, product: Array, steps: Array) -> Float[Array, "recor
 
 
 def _suboptimality(sums: Any, curvatures: Array, start: Array, learning_rate: Array, momentum: Array, steps: Array) -> Array:
-    errors = _two_term(*sums(curvatures, learning_rate, momentum), steps)
+    total, product = sums(curvatures, learning_rate, momentum)
+    errors = _two_term(total, product, steps)
     return 0.5 * jnp.sum((curvatures * start**2)[None] * errors**2, axis=-1)
 
 
