@@ -48,12 +48,12 @@ def follows(measured: np.ndarray, exact: np.ndarray, problem: Problem, *, precis
     """The finding that curves on a quadratic are the exact ones (steps last), as far as round-off lets it be seen.
 
     Where full gradients don't go through the Hessian, f - f* is a difference of two sums and is compared only where it is large enough
-    beside f*; and eigenvalues as small as mu are known to a relative 4 kappa eps at best.
+    beside f*; and eigenvalues as small as mu are known to a relative kappa eps at best, and double roots to less.
     """
     eps, tolerance = float(np.finfo(precision).eps), ROUND_OFF[precision][1]
     if problem.hessian is None and problem.minimum is not None:
         exact = np.where(exact > 16.0 * eps / tolerance * abs(float(problem.minimum)), exact, np.nan)
-    known = 4.0 * eps * float(problem.condition_number)
+    known = 16.0 * eps * float(problem.condition_number)
     with np.errstate(invalid="ignore"):
         seen = np.isfinite(exact[..., :1]).any()
     return Finding(

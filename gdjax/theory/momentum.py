@@ -172,23 +172,37 @@ def _nesterov_sums(curvatures: Array, learning_rate: Array, momentum: Array) -> 
     return (1.0 + momentum) * kept, momentum * kept
 
 
-def _roots(total: Array, product: Array) -> tuple[Array, Array]:
-    """The roots of z^2 - total z + product, the greater first, each without cancellation."""
-    apart = jnp.sqrt(total**2 - 4.0 * product + 0j)
-    first = 0.5 * (total + jnp.where(total < 0.0, -1.0, 1.0) * apart)
-    return first, jnp.where(first == 0.0, 0.0, product / jnp.where(first == 0.0, 1.0, first))
+def _roots(total: Array, product: Array) -> tuple[Array, Array, Array]:
+    """The roots of z^2 - total z + product where they are real, the greater first, each without cancellation; and the discriminant."""
+    apart = total**2 - 4.0 * product
+    first = 0.5 * (total + jnp.where(total < 0.0, -1.0, 1.0) * jnp.sqrt(jnp.maximum(apart, 0.0)))
+    return first, product / jnp.where(first == 0.0, 1.0, first), apart
 
 
 def _two_term(total: Array, product: Array, steps: Array) -> Float[Array, "records p"]:
-    """e_t / e_0 = r^t ((1 - z) (1 - (z/r)^t) / (1 - z/r) + (z/r)^t) for the roots r and z, |z| <= |r|, equal ones too."""
-    first, second = _roots(total, product)
-    logs = [jnp.log(jnp.where(root == 0.0, NOTHING, root)) for root in (first, jnp.where(first == 0.0, 0.0, second / (first + NOTHING)))]
+    """e_t / e_0 from the two roots r, z: of real ones r^t ((1 - z) (1 - (z/r)^t) / (1 - z/r) + (z/r)^t), also where they are equal.
+
+    Of complex ones rho e^(+-i theta): rho^t (sin((t + 1) theta) - rho sin(t theta)) / sin(theta).
+    """
+    first, second, apart = _roots(total, product)
     t = steps[:, None]
-    whole, part = (t * log[None] for log in logs)
-    alike = (logs[1] == 0.0)[None]
-    summed = jnp.where(alike, t, jnp.expm1(part) / jnp.where(alike, 1.0, jnp.expm1(logs[1])[None]))
-    ratio = jnp.exp(whole) * ((1.0 - second)[None] * summed + jnp.exp(part))
-    return jnp.where(jnp.isnan(ratio.real), jnp.inf, ratio.real)  # inf times 0 in a complex product
+    ratio = jnp.where(first == 0.0, 0.0, second / jnp.where(first == 0.0, 1.0, first))[None]
+    kept = _power(ratio, t)
+    near = (ratio > 0.5) & (ratio < 1.0)  # where 1 - (z/r)^t would cancel
+    logs = jnp.where(near, jnp.log(jnp.where(near, ratio, 0.5)), -1.0)
+    summed = jnp.where(near, jnp.expm1(t * logs) / jnp.expm1(logs), (1.0 - kept) / jnp.where(ratio == 1.0, 1.0, 1.0 - ratio))
+    real = _power(first[None], t) * ((1.0 - second)[None] * jnp.where(ratio == 1.0, t, summed) + kept)
+    size = jnp.sqrt(jnp.maximum(product, 0.0))[None]
+    across = jnp.sqrt(jnp.maximum(-apart, 0.0))
+    angle = jnp.arctan2(across, total)[None]
+    turned = (jnp.sin((t + 1.0) * angle) - size * jnp.sin(t * angle)) / jnp.where(across == 0.0, 1.0, jnp.sin(angle))
+    return jnp.where((apart < 0.0)[None], _power(size, t) * turned, real)
+
+
+def _power(base: Array, t: Array) -> Array:
+    """base^t for whole t of either sign of base, 0^0 = 1."""
+    size = jnp.exp(t * jnp.log(jnp.where(base == 0.0, NOTHING, jnp.abs(base))))
+    return jnp.where((base < 0.0) & (t % 2.0 == 1.0), -size, size)
 
 
 def _suboptimality(sums: Any, curvatures: Array, start: Array, learning_rate: Array, momentum: Array, steps: Array) -> Array:
@@ -206,8 +220,10 @@ _heavy_ball, _nesterov = (
 @functools.partial(jax.jit, static_argnums=0)
 def _contraction(sums: Any, curvatures: Array, learning_rate: Array, momentum: Array) -> Array:
     def one(rate: Array, beta: Array) -> Array:
-        first, _ = _roots(*sums(curvatures, rate, beta))
-        return jnp.max(jnp.where(curvatures > 0.0, jnp.abs(first), 0.0))
+        total, product = sums(curvatures, rate, beta)
+        first, _, apart = _roots(total, product)
+        size = jnp.where(apart < 0.0, jnp.sqrt(jnp.maximum(product, 0.0)), jnp.abs(first))
+        return jnp.max(jnp.where(curvatures > 0.0, size, 0.0))
 
     return jax.vmap(one)(learning_rate, momentum)
 
