@@ -24,6 +24,7 @@ SMALL = {
     "batch_size": {"num_steps": 400, "num_seeds": 32},
     "chebyshev": {"num_steps": 60},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
+    "huber_minimax": {"num_data_sets": 400, "num_examples": 400, "shares": [0.1]},
     "leverage": {"num_sizes": 7},
     "likelihood": {},
     "robust_losses": {"num_data_sets": 400},
