@@ -143,11 +143,12 @@ def _race_findings(race: xr.Dataset, problem: Problem, *, exact_zero: bool) -> l
     factor = worst_cases.chebyshev_factor(race.attrs["condition_number"], steps)
     double = race.attrs["precision"] == "float64"
     seen = factor > (0.0 if exact_zero and double else SMALLEST if double else 1e-2)
-    lower = (adaptive.suboptimality / chebyshev.suboptimality).values[chebyshev.suboptimality.values > floor * exact[0]]
+    present = chebyshev.suboptimality.values > floor * exact[0]
+    lower = adaptive.suboptimality.values[present] / chebyshev.suboptimality.values[present]
     bound = Finding(
         claim=f"{said}: largest distance over R / T_t((kappa + 1) / (kappa - 1))",
         predicted=1.0,
-        measured=float((chebyshev.distance.values / (np.linalg.norm(modes.start) * factor))[seen].max()),
+        measured=float((chebyshev.distance.values[seen] / (np.linalg.norm(modes.start) * factor[seen])).max()),
         tolerance=1e-10 if exact_zero and double else slack,
         source="Golub and Varga 1961",
         kind="at_most",

@@ -32,7 +32,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gdjax import analysis, figures, losses, models, problems
-from gdjax.records import Finding, Problem, several, whole
+from gdjax.records import Finding, InputError, Problem, several, whole
 from gdjax.theory import early_stopping
 
 RATIOS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
@@ -98,6 +98,8 @@ def run(
     filter_steps
         The t whose suprema are measured.
     """
+    if not (isinstance(decay, int | float) and 0.0 <= decay < 10.0):
+        raise InputError(f"decay={decay} is not allowed: it is a number from 0 to 10.")
     features = Features(
         whole("num_examples", num_examples, least=2), whole("num_features", num_features), float(decay), whole("seed", seed, least=0)
     )

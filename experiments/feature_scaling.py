@@ -233,11 +233,11 @@ def _condition_findings(measured: xr.Dataset, built: dict[str, Problem]) -> list
         source="X'X/n of standardised features is their correlation matrix: what it has, standardising leaves",
     )
     nearly_best = Finding(
-        claim=f"{data}: standardised, kappa is at most p + 1 times that of the centred features, as of any scales of these",
-        predicted=float(p * kappa.sel(version="centred")),
+        claim=f"{data}: standardised, kappa is at most p + 1 times the least of any scales of the centred features, found by descent",
+        predicted=float(p * theory.quadratics.least_condition_number(np.asarray(built["standardised"].data[0]))),
         measured=float(kappa.sel(version="standardised")),
-        tolerance=0.0,
-        source="van der Sluis 1969",
+        tolerance=1e-9,
+        source="van der Sluis 1969: for the features themselves, not X'X, it is sqrt(p + 1)",
         kind="at_most",
     )
     whitened = Finding(

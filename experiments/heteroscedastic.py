@@ -129,7 +129,7 @@ def run(
     problem: Problem,
     sweep: Callable[..., xr.Dataset],
     *,
-    num_data_sets: int = 20_000,
+    num_data_sets: int = 25_000,
     num_fitted: int = 500,
     repeats: int = 5,
     level: float = 0.2,

@@ -316,3 +316,31 @@ RESHUFFLED_SCALAR = {  # by n and learning rate
     (100, 0.01): 0.0003880644769356537,
     (10, 0.1): 0.00482029059853669,
 }
+
+# C01: the spectrum's other methods
+SPECTRUM_CHEBYSHEV = {  # learning rate 2 / (L + mu), condition number 100
+    0: 5.523282560115838,
+    1: 1.948277470029028,
+    10: 0.2206912084645383,
+    50: 2.524298149345321e-8,
+    100: 5.134723312950347e-17,
+    200: 1.666537039743725e-34,
+}
+SPECTRUM_CONJUGATE_GRADIENTS = {
+    0: 5.523282560115838,
+    1: 1.340383004739218,
+    10: 0.01298982112798922,
+    20: 9.541913911181508e-5,
+    30: 6.61448437253891e-8,
+}
+
+# C07: lambda_i = i^-a, lambda_i c_i^2 = i^-b: (a, b, constant of gradient descent at the rate 1, of momentum t / (t + 3))
+POWER_LAW_CONSTANTS = [
+    (1.5, 1.5, 0.70875830802554, 1.3764610990902),
+    (2.0, 2.0, 0.31332853432888, 0.84882636315678),
+    (2.0, 3.0, 0.125, 1.0),
+]
+
+# C12: logistic regression on breast_cancer
+BREAST_CANCER_LARGEST_CURVATURE = 0.22247616049396185  # at the minimizer
+BREAST_CANCER_CONTRACTION = 0.9970848082093207  # of the distance in a step at the rate 1 / L of the bound

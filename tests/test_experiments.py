@@ -25,6 +25,7 @@ SMALL = {
     "feature_scaling": {"num_steps": 500, "compare": None},
     "heavy_ball": {"grid_size": 8},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
+    "huber_minimax": {"num_data_sets": 400, "num_examples": 400, "shares": [0.1]},
     "implementation_levels": {"num_epochs": 20},
     "last_iterate": {"num_steps": 31, "num_functions": 4, "num_rates": 7, "schedule": ["constant", "linear"]},
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},

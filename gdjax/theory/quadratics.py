@@ -120,6 +120,26 @@ def steps_at_optimal_rate(condition_number: Float[ArrayLike, "..."], tolerance: 
     return np.maximum(1, np.ceil(steps)).astype(int)
 
 
+def least_condition_number(X: Float[np.ndarray, "n p"], num_steps: int = 300) -> float:
+    """The least condition number of X'X over scales of X's columns, from above: by descent on the logarithms of the scales.
+
+    ln kappa has the slope 2 (u_i^2 - v_i^2) in that of the scale of column i, with u and v the eigenvectors of the largest and the
+    smallest eigenvalue. Unit columns are at most p times above the least (van der Sluis 1969).
+
+    >>> X = np.array([[1.0, 100.0], [1.0, -100.0], [0.0, 50.0]])
+    >>> round(least_condition_number(X), 6)  # orthogonal columns
+    1.0
+    """
+    gram = X.T @ X / np.outer(np.linalg.norm(X, axis=0), np.linalg.norm(X, axis=0))
+    logs, least = np.zeros(len(gram)), np.inf
+    for step in range(num_steps):
+        scales = np.exp(logs)
+        values, vectors = np.linalg.eigh(gram * np.outer(scales, scales))
+        least = min(least, float(values[-1] / values[0]))
+        logs -= 0.5 / (1.0 + 0.1 * step) * (vectors[:, -1] ** 2 - vectors[:, 0] ** 2)
+    return least
+
+
 def exact_least_squares(X: Float[np.ndarray, "n p"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " p"]:
     """The solution of X'X theta = X'y in rational arithmetic: exact for these very floating-point numbers; NaN where X'X is singular.
 
