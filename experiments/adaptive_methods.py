@@ -109,7 +109,7 @@ def run(
             learning_rate=rates,
             eps=0.0,
         ),
-        "theorem": _on_a_stream(sweep, "C, -1, -1", whole("num_steps", num_steps, least=3000), 1),
+        "theorem": _on_a_stream(sweep, "C, -1, -1", whole("num_steps", num_steps, least=10000), 1),
         "figure": _on_a_stream(sweep, "1010, -10 x 100", 101 * whole("num_periods", num_periods, least=2000), 101),
         "adagrad": _adagrad(sweep, whole("num_streams", num_streams), num_slopes),
         "scaled": _scaled(sweep, line, several("scale", scale)),

@@ -17,7 +17,7 @@ from gdjax.records import InputError
 from gdjax.sweep import sweep
 
 SMALL = {
-    "adaptive_methods": {"num_steps": 3000, "num_streams": 4, "num_slopes": 300},
+    "adaptive_methods": {"num_steps": 10000, "num_streams": 4, "num_slopes": 300},
     "last_iterate": {"num_steps": 31, "num_functions": 4, "num_rates": 7, "schedule": ["constant", "linear"]},
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "parameter_free": {"num_points": 16, "num_functions": 3, "num_rows": 8, "num_steps": 100, "num_starts": 3},
@@ -31,6 +31,7 @@ SMALL = {
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
     "normal_equations": {},
+    "schedules": {"schedule": ["constant", "cosine", "plateau"], "num_steps": 200, "num_seeds": 64, "num_rates": 8, "noisy_steps": 1000},
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
