@@ -20,6 +20,7 @@ SMALL = {
     "adaptive_methods": {"num_steps": 10000, "num_streams": 4, "num_slopes": 300},
     "last_iterate": {"num_steps": 31, "num_functions": 4, "num_rates": 7, "schedule": ["constant", "linear"]},
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
+    "optimizers": {"optimizer": ["sgd", "heavy_ball", "nadam"], "num_steps": 200, "num_rates": 16, "num_seeds": 16},
     "parameter_free": {"num_points": 16, "num_functions": 3, "num_rows": 8, "num_steps": 100, "num_starts": 3},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
