@@ -18,6 +18,7 @@ Command
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -233,7 +234,7 @@ def _held_out_finding(of: dict[str, Result]) -> Finding:
     better = []
     for one in of.values():
         tuning, reported = one.tuning.isel(learning_rate=one.best), one.reported.isel(learning_rate=one.best)
-        error = np.hypot(*(float(analysis.standard_error(half, "seed")) for half in (tuning, reported)))
+        error = math.hypot(*(float(analysis.standard_error(half, "seed")) for half in (tuning, reported)))
         better.append((float(tuning.mean()) - float(reported.mean())) / error if error > 0.0 else 0.0)
     return Finding(
         claim=f"best rates of {len(of)} methods: by how many standard errors the best held-out result beats its tuning result",

@@ -20,6 +20,7 @@ Command
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -92,9 +93,9 @@ def run(
     sweep: Callable[..., xr.Dataset],
     *,
     schedule: Sequence[str] | str = tuple(SCHEDULES),
-    num_steps: int = 400,
+    num_steps: int = 1000,
     batch_size: int | None = None,
-    num_rates: int = 20,
+    num_rates: int = 14,
     num_seeds: int = 400,
     noisy_steps: int = REFERENCE_STEPS,
     noisy_modes: int = REFERENCE_MODES,
@@ -356,7 +357,7 @@ def _held_out_finding(given: dict[str, xr.Dataset]) -> Finding:
     better = []
     for one in given.values():
         _, tuning, reported = held_out(one)
-        error = np.hypot(*(float(analysis.standard_error(half, "seed")) for half in (tuning, reported)))
+        error = math.hypot(*(float(analysis.standard_error(half, "seed")) for half in (tuning, reported)))
         better.append((float(tuning.mean()) - float(reported.mean())) / error if error > 0.0 else 0.0)
     return Finding(
         claim=f"best rates of {len(better)} schedules: by how many standard errors the best held-out result beats its tuning result",
