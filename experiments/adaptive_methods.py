@@ -26,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gdjax import figures, problems
-from gdjax.records import Finding, Problem, several, whole
+from gdjax.records import Finding, InputError, Problem, several, whole
 from gdjax.theory import adaptive as theory
 
 STREAMS = {"C, -1, -1": np.array([3.0, -1.0, -1.0]), "1010, -10 x 100": np.append(1010.0, np.full(100, -10.0))}
@@ -109,12 +109,20 @@ def run(
             learning_rate=rates,
             eps=0.0,
         ),
-        "theorem": _on_a_stream(sweep, "C, -1, -1", whole("num_steps", num_steps, least=3000), 1),
+        "theorem": _on_a_stream(sweep, "C, -1, -1", whole("num_steps", num_steps, least=10000), 1),
         "figure": _on_a_stream(sweep, "1010, -10 x 100", 101 * whole("num_periods", num_periods, least=2000), 101),
         "adagrad": _adagrad(sweep, whole("num_streams", num_streams), num_slopes),
-        "scaled": _scaled(sweep, line, several("scale", scale)),
+        "scaled": _scaled(sweep, line, _scales(scale)),
     }
     return xr.DataTree.from_dict(parts)
+
+
+def _scales(scale: Any) -> list[float]:
+    """The factors, 1 among them."""
+    factors = [float(factor) for factor in several("scale", scale)]
+    if not all(0.0 < factor < np.inf for factor in factors):
+        raise InputError(f"scale={scale} is not allowed: it is a number above 0, or a list of such.")
+    return sorted({1.0, *factors})
 
 
 def bowl(curvature: Any) -> Problem:
@@ -319,7 +327,7 @@ def _adagrad_finding(one: xr.Dataset) -> Finding:
 
 
 def _scale_findings(scaled: xr.Dataset, slack: float) -> list[Finding]:
-    moved = np.abs(scaled.params / scaled.params.sel(scale=1.0, method="nearest") - 1.0).max(("scale", "parameter"))
+    moved = np.abs(scaled.params / scaled.params.sel(scale=1.0) - 1.0).max(("scale", "parameter"))
     scales = ", ".join(f"{float(c):g}" for c in scaled.scale)
     findings = [
         Finding(

@@ -142,9 +142,9 @@ def _paths(lean: Array, numbers: dict[str, Array], method: methods.Method, num_r
         width = len(numbers["learning_rate"])
 
         def step(progress: descent.Progress, _: None) -> tuple[descent.Progress, Array]:
-            progress, _ = descent.descend(problem, method, numbers, None, one, progress)
+            progress = descent.descend(problem, method, numbers, None, one, progress)[0]
             state: Any = progress.state
-            return progress, getattr(state, "estimate", getattr(state, "estim_lr", None))
+            return progress, state.estimate if hasattr(state, "estimate") else state.estim_lr
 
         return jax.lax.scan(step, descent.begin(problem, method, numbers, width, full=True), length=num_steps)[1]
 

@@ -17,7 +17,7 @@ from gdjax.records import InputError
 from gdjax.sweep import sweep
 
 SMALL = {
-    "adaptive_methods": {"num_steps": 3000, "num_streams": 4, "num_slopes": 300},
+    "adaptive_methods": {"num_steps": 10000, "num_streams": 4, "num_slopes": 300},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
     "chebyshev": {"num_steps": 60},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
@@ -38,11 +38,13 @@ SMALL = {
     "noisy_quadratic": {"num_modes": 10_000, "num_rates": 24, "batch_size": [4, 64], "num_seeds": 64},
     "normal_equations": {},
     "optimized_gradient": {"num_thresholds": 100},
+    "optimizers": {"optimizer": ["sgd", "heavy_ball", "nadam"], "num_steps": 200, "num_rates": 16, "num_seeds": 16},
     "parameter_free": {"num_points": 16, "num_functions": 3, "num_rows": 8, "num_steps": 100, "num_starts": 3},
     "persistence": {"num_steps": 20, "methods": ["sgd", "heavy_ball"]},
     "power_laws": {"num_steps": 2000, "num_nodes": 2000},
     "quadratic_rates": {"num_rates": 40},
     "robust_losses": {"num_data_sets": 400},
+    "schedules": {"schedule": ["constant", "cosine", "plateau"], "num_steps": 200, "num_seeds": 64, "num_rates": 8, "noisy_steps": 1000},
     "smooth_convex": {"lengths": [1, 20], "num_rates": 10, "num_functions": 100, "num_doublings": 7},
     "training_traps": {"num_accumulated": 2000},
     "variance_reduction": {"num_steps": 4000, "num_seeds": 24, "num_examples": 50, "num_features": 4},

@@ -1,7 +1,8 @@
 """Steps that find their own length, as their theorems have them.
 
 optax's `dadapt_adamw` and `prodigy` are the versions of these for deep learning, with Adam's averages; its `polyak_sgd` stops where
-|grad f|^2 is below 2e-16, and its `schedule_free_sgd` leaves the start out of the average.
+|grad f|^2 is below 2e-16, and divides by its `scaling` where it says that it multiplies (the gradient is scaled before its norm is
+taken); its `schedule_free_sgd` leaves the start out of the average.
 """
 
 from __future__ import annotations

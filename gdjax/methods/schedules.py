@@ -58,7 +58,7 @@ def wsd(step: Any, horizon: Any, *, cooldown: Any = 0.2) -> Any:
     return jnp.minimum(1.0, linear(step, horizon) / cooldown)
 
 
-def _scheduled(learning_rate: Any, shape: Callable[[Array], Any]) -> optax.GradientTransformation:
+def _scheduled(learning_rate: Any, shape: Callable[[Any], Any]) -> optax.GradientTransformation:
     return optax.sgd(lambda step: learning_rate * shape(step))
 
 

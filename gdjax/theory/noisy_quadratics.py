@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-FINEST = 1e-3
+FINEST = 3e-3
 """How near, relative to it, the best rate is come to."""
 
 
@@ -51,7 +51,7 @@ def tuned(
     noise: Float[ArrayLike, " d"],
     start: Float[ArrayLike, " d"],
     *,
-    num_rates: int = 24,
+    num_rates: int = 16,
 ) -> tuple[Float[np.ndarray, " schedules"], Float[np.ndarray, " schedules"]]:
     """The rate at which each shape ends with the least risk, and that risk.
 
