@@ -25,6 +25,7 @@ SMALL = {
     "robust_losses": {"num_data_sets": 400},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
     "feature_scaling": {"num_steps": 500, "compare": None},
+    "homogenised_sgd": {"num_parameters": 200, "num_steps": 1000, "num_power_law_steps": 1000},
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
     "noisy_quadratic": {"num_modes": 10_000, "num_rates": 24, "batch_size": [4, 64], "num_seeds": 64},

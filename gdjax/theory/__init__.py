@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, noisy_quadratic, quadratics, variance_reduction
+from gdjax.theory import homogenised, moments, noisy_quadratic, quadratics, variance_reduction
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -43,6 +43,7 @@ __all__ = [
     "gradient_descent",
     "gradient_descent_errors",
     "has_moments",
+    "homogenised",
     "is_least_squares",
     "is_quadratic",
     "mean_square_edge",
