@@ -17,6 +17,7 @@ from gdjax.records import InputError
 from gdjax.sweep import sweep
 
 SMALL = {
+    "interpolation": {"num_examples": 32, "num_features": 128, "batch_size": [1, 8, 32], "num_single": 500},
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},

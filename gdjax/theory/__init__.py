@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import homogenised, moments, noisy_quadratic, quadratics, variance_reduction
+from gdjax.theory import homogenised, interpolation, moments, noisy_quadratic, quadratics, variance_reduction
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -44,6 +44,7 @@ __all__ = [
     "gradient_descent_errors",
     "has_moments",
     "homogenised",
+    "interpolation",
     "is_least_squares",
     "is_quadratic",
     "mean_square_edge",
