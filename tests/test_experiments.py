@@ -20,6 +20,7 @@ SMALL = {
     "interpolation": {"num_examples": 32, "num_features": 128, "batch_size": [1, 8, 32], "num_single": 500},
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
+    "gradient_noise_scale": {"num_single": 1000, "num_seeds": 8, "num_rates": 12, "num_steps": 2000},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
     "leverage": {"num_sizes": 7},
     "likelihood": {},

@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import homogenised, interpolation, moments, noisy_quadratic, quadratics, variance_reduction
+from gdjax.theory import homogenised, interpolation, moments, noise_scale, noisy_quadratic, quadratics, variance_reduction
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -51,6 +51,7 @@ __all__ = [
     "modes",
     "moments",
     "noise_floor",
+    "noise_scale",
     "noisy_quadratic",
     "optimal_rate",
     "quadratics",
