@@ -55,8 +55,8 @@ def run(
     *,
     num_single: int = 4000,
     num_steps: int = 5000,
-    num_seeds: int = 32,
-    num_rates: int = 24,
+    num_seeds: int = 256,
+    num_rates: int = 20,
     batch_size: Sequence[int] | int | None = None,
 ) -> xr.DataTree:
     """Take single steps at some points, and run each batch size to a target.
@@ -68,23 +68,23 @@ def run(
     num_steps
         Of a run with batches of 1; larger batches get as many examples, and 200 steps more.
     batch_size
-        By default 1, 4, 16, .. up to n, seven at most.
+        By default 1, 4, 16, .. of single steps and 1, 2, 4, .. of runs up to n, seven at most.
     """
     if not is_least_squares(problem):
         raise InputError(f"experiment gradient_noise_scale is about least squares, which {problem.name} is not.")
     n = problem.num_examples
     if n < 2:
         raise InputError(f"experiment gradient_noise_scale draws batches out of examples, of which {problem.name} has one.")
-    sizes = [4**k for k in range(7) if 4**k <= n] if batch_size is None else several("batch_size", batch_size)
-    if len(set(sizes)) < 2:
+    sizes = [[base**k for k in range(7) if base**k <= n] if batch_size is None else several("batch_size", batch_size) for base in (4, 2)]
+    if batch_size is not None and len(set(sizes[0])) < 2:
         raise InputError(f"batch_size={batch_size} is not allowed: this experiment compares two batch sizes or more.")
     seeds = range(whole("num_single", num_single, least=2))
-    parts = [_singles(sweep, problem, share, sizes, seeds) for share in shares(problem)]
+    parts = [_singles(sweep, problem, share, sizes[0] if n > 3 else sizes[1], seeds) for share in shares(problem)]
     single = xr.concat(parts, xr.IndexVariable("share", shares(problem)))
     return xr.DataTree.from_dict(
         {
             "single": single,
-            "target": _runs(sweep, problem, sizes, whole("num_steps", num_steps), num_rates=num_rates, num_seeds=num_seeds),
+            "target": _runs(sweep, problem, sizes[1], whole("num_steps", num_steps), num_rates=num_rates, num_seeds=num_seeds),
         }
     )
 
@@ -112,16 +112,16 @@ def _singles(sweep: Callable[..., xr.Dataset], problem: Problem, share: float, s
     """What f changes by in a step, and the batch's squared gradient, which the step's length tells."""
     point = _point(problem, share)
     rates = RELATIVE_RATES * float(_scale(problem, share).best_rate())
-    one = sweep(
-        problem, sampler="with_replacement", batch_size=sizes, seed=seeds, num_steps=1, learning_rate=rates, start=point
-    )
+    one = sweep(problem, sampler="with_replacement", batch_size=sizes, seed=seeds, num_steps=1, learning_rate=rates, start=point)
     gradient = (one.params.isel(learning_rate=WHOLE) - point) / rates[WHOLE]
     variables = {
         "change": (one.suboptimality.isel(step=1) - one.suboptimality.isel(step=0)).rename(learning_rate="relative_rate"),
         "squared": (gradient**2).sum("parameter").drop_vars("learning_rate"),
     }
-    return xr.Dataset(variables, attrs={"precision": one.attrs["precision"]}).assign_coords(relative_rate=RELATIVE_RATES).drop_vars(
-        ["step", "epoch"], errors="ignore"
+    return (
+        xr.Dataset(variables, attrs={"precision": one.attrs["precision"]})
+        .assign_coords(relative_rate=RELATIVE_RATES)
+        .drop_vars(["step", "epoch"], errors="ignore")
     )
 
 
@@ -139,9 +139,7 @@ def _runs(
     found = []
     for size in sizes:
         every = max(1, math.ceil((num_steps / size + 10 * TARGET_STEPS) / NUM_RECORDS))
-        one = sweep(
-            problem, sampler="with_replacement", batch_size=size, num_steps=every * NUM_RECORDS, record_every=every, **settings
-        )
+        one = sweep(problem, sampler="with_replacement", batch_size=size, num_steps=every * NUM_RECORDS, record_every=every, **settings)
         mean = analysis.mean_over(one.suboptimality, "seed")
         found.append([_first(mean.sel(learning_rate=rate), target) for rate in mean.learning_rate])
     variables = {"steps": (("batch_size", "learning_rate"), np.array(found))}
@@ -289,7 +287,9 @@ def _draw_parabolas(axes: Axes, one: xr.Dataset, problem: Problem) -> None:
     for size, color in _colors(one):
         samples = -one.change.sel(batch_size=size) / unit
         errors = 4.0 * analysis.standard_error(samples, "seed").values
-        axes.errorbar(one.relative_rate, samples.mean("seed"), errors, color=color, marker="o", markersize=3, linestyle="none", label=f"{size}")
+        axes.errorbar(
+            one.relative_rate, samples.mean("seed"), errors, color=color, marker="o", markersize=3, linestyle="none", label=f"{size}"
+        )
         axes.plot(fine, -scale.change(fine * scale.best_rate(), size) / unit, color=color, linestyle=(0, (3, 2)), linewidth=0.9)
     axes.set(xscale="log", ylim=(-0.6, 1.15), xlabel="rate ε / ε$_{max}$", ylabel="gain of a step / ΔL$_{max}$")
     axes.set_title(f"B$_{{noise}}$ = {scale.batch_size:.3g}")

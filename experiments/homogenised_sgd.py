@@ -18,7 +18,6 @@ Command
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -58,27 +57,43 @@ def power_law(num_parameters: int, source: float) -> theory.Stream:
     return theory.Stream(modes**-EXPONENT, modes ** (EXPONENT - source), 0.0)
 
 
+def _observed(stream_seed: float, curvatures: Any, truth: Any, noise: float, num_examples: int) -> Problem:
+    """Gaussian examples, of which each is to be seen once, beside the risk in expectation, without the noise's own variance."""
+    of_features, of_noise = jax.random.split(jax.random.key(jnp.asarray(stream_seed, jnp.int32)))
+    features = np.sqrt(curvatures)[None, :] * jax.random.normal(of_features, (num_examples, len(curvatures)))
+    target = jnp.matmul(features, truth.astype(features.dtype), precision="highest")
+    return Problem(
+        evaluate=models.Linear(losses.squared_error, intercept=False),
+        name="stream",
+        data=(features, target + noise * jax.random.normal(of_noise, (num_examples,))),
+        start=np.zeros(len(curvatures)),
+        minimizer=truth,
+        minimum=0.0,
+        smoothness=2.0 * curvatures.max(),
+        strong_convexity=2.0 * curvatures.min(),
+        hessian=np.diag(2.0 * curvatures),
+    )
+
+
 @functools.cache
-def streaming(num_parameters: int, num_examples: int, source: float | None) -> Callable[[float], Problem]:
-    """A problem of its seed: Gaussian examples, of which each is seen once, beside the risk in expectation."""
-    stream = even(num_parameters) if source is None else power_law(num_parameters, source)
-    truth = np.sqrt(stream.squares)
+def streaming(num_parameters: int, num_examples: int) -> Callable[..., Problem]:
+    """The problem of `even` by its seed, built inside the program."""
+    stream = even(num_parameters)
 
     def build(stream_seed: float) -> Problem:
-        of_features, of_noise = jax.random.split(jax.random.key(jnp.asarray(stream_seed, jnp.int32)))
-        features = np.sqrt(stream.curvatures)[None, :] * jax.random.normal(of_features, (num_examples, num_parameters))
-        noise = math.sqrt(stream.noise) * jax.random.normal(of_noise, (num_examples,))
-        return Problem(
-            evaluate=models.Linear(losses.squared_error, intercept=False),
-            name="stream",
-            data=(features, jnp.matmul(features, truth.astype(features.dtype), precision="highest") + noise),
-            start=np.zeros(num_parameters),
-            minimizer=truth,
-            minimum=0.0,  # the noise's own variance is left away: the objective is the risk that theory speaks of
-            smoothness=2.0 * stream.curvatures.max(),
-            strong_convexity=2.0 * stream.curvatures.min(),
-            hessian=np.diag(2.0 * stream.curvatures),
-        )
+        return _observed(stream_seed, stream.curvatures, np.sqrt(stream.squares), NOISE, num_examples)
+
+    return build
+
+
+@functools.cache
+def streaming_power_law(num_parameters: int, num_examples: int) -> Callable[..., Problem]:
+    """The problem of `power_law` by its seed and its source exponent: one program for all."""
+    curvatures = power_law(num_parameters, 1.0).curvatures
+
+    def build(stream_seed: float, source: float) -> Problem:
+        truth = jnp.exp(0.5 * (EXPONENT - source) * np.log(np.arange(1.0, num_parameters + 1)))
+        return _observed(stream_seed, curvatures, truth, 0.0, num_examples)
 
     return build
 
@@ -99,25 +114,25 @@ def run(
         d. The limit is that of many: with 500 it is 0.36 % off at the second rate.
     """
     d = whole("num_parameters", num_parameters, least=10)
-    lengths = {"even": whole("num_steps", num_steps, least=20), "power": whole("num_power_law_steps", num_power_law_steps, least=20)}
+    num_steps, num_power_law_steps = whole("num_steps", num_steps, least=20), whole("num_power_law_steps", num_power_law_steps, least=20)
     seeds = np.arange(whole("num_streams", num_streams, least=2))
-    rates = np.asarray(RELATIVE_RATES) / even(d).trace
-
-    def measured(source: float | None, steps: int, gammas: np.ndarray) -> xr.Dataset:
-        return sweep(
-            streaming(d, steps, source),
-            sampler="reshuffled",
-            batch_size=1,
-            num_steps=steps,
-            record_every=max(1, steps // 100),
-            stream_seed=seeds,
-            learning_rate=0.5 * gammas,  # of the square, whose gradient has a factor 2
+    measured = functools.partial(sweep, sampler="reshuffled", batch_size=1, stream_seed=seeds)
+    parts = {
+        "even": measured(
+            streaming(d, num_steps),
+            num_steps=num_steps,
+            record_every=max(1, num_steps // 100),
+            learning_rate=0.5 * np.asarray(RELATIVE_RATES) / even(d).trace,  # of the square, whose gradient has a factor 2
         )
-
-    parts = {"even": measured(None, lengths["even"], rates)}
+    }
     for source in SOURCES:
-        rate = POWER_LAW_RATE / power_law(d, source).trace
-        parts[f"power_law_{source:g}"] = measured(source, lengths["power"], np.array([rate]))
+        parts[f"power_law_{source:g}"] = measured(
+            streaming_power_law(d, num_power_law_steps),
+            source=source,
+            num_steps=num_power_law_steps,
+            record_every=max(1, num_power_law_steps // 100),
+            learning_rate=0.5 * POWER_LAW_RATE / power_law(d, source).trace,
+        )
     return xr.DataTree.from_dict({name: part.assign_attrs(num_parameters=d) for name, part in parts.items()})
 
 
@@ -154,7 +169,7 @@ def draw(results: xr.DataTree) -> dict[str, Figure]:
 
 
 def _power_law(results: xr.DataTree, source: float) -> xr.Dataset:
-    return results[f"power_law_{source:g}"].to_dataset().isel(learning_rate=0)
+    return results[f"power_law_{source:g}"].to_dataset()
 
 
 def _gamma(one: xr.Dataset) -> float:
@@ -266,7 +281,9 @@ def _draw_runs(axes: Axes, part: xr.Dataset) -> None:
     one, stream = part.isel(learning_rate=1), even(part.attrs["num_parameters"])
     steps, samples = one.step.values, one.suboptimality
     for place in range(min(4, samples.sizes["stream_seed"])):
-        axes.plot(steps, samples.isel(stream_seed=place), color=figures.COLORS[0], linewidth=0.5, alpha=0.5, label="a run" if not place else None)
+        axes.plot(
+            steps, samples.isel(stream_seed=place), color=figures.COLORS[0], linewidth=0.5, alpha=0.5, label="a run" if not place else None
+        )
     axes.plot(steps, samples.mean("stream_seed"), color=figures.COLORS[0], linewidth=2.0, label="mean of runs")
     limit = theory.volterra(stream, _gamma(one), steps)
     figures.dashed(axes, steps, limit, bounds=(1e-9, 1e9), label="Volterra equation")

@@ -273,7 +273,9 @@ def _colors(runs: dict[int, xr.Dataset]) -> dict[int, Any]:
 def _draw_distances(axes: Axes, runs: dict[int, xr.Dataset], problem: Problem) -> None:
     bounds, colors = (0.3 * TOLERANCE, 2.0), _colors(runs)
     for size, one in list(runs.items())[:: max(1, -(-len(runs) // 4))]:
-        figures.band(axes, one.step.values[1:], _relative(one).isel(step=slice(1, None)), bounds=bounds, color=colors[size], label=f"{size}")
+        figures.band(
+            axes, one.step.values[1:], _relative(one).isel(step=slice(1, None)), bounds=bounds, color=colors[size], label=f"{size}"
+        )
         axes.plot(one.step.values[1:], _bound(size, one, problem)[1:], color=colors[size], linestyle=":", linewidth=1.1)
     axes.set(xscale="log", yscale="log", ylim=bounds, xlabel=figures.LABELS["step"], ylabel="‖e$_t$‖² / ‖e₀‖²", title="at the best rate")
     axes.legend(title="batch size", title_fontsize=7, loc="lower left")
@@ -302,7 +304,9 @@ def _draw_singles(axes: Axes, single: xr.Dataset, problem: Problem) -> None:
             samples = single.left.sel(batch_size=size, direction=direction)
             errors = 4.0 * analysis.standard_error(samples, "seed").values
             label = f"B = {size}" if marker == "o" else None
-            axes.errorbar(RELATIVE_RATES, samples.mean("seed"), errors, color=color, marker=marker, markersize=3, linestyle="none", label=label)
+            axes.errorbar(
+                RELATIVE_RATES, samples.mean("seed"), errors, color=color, marker=marker, markersize=3, linestyle="none", label=label
+            )
             exact = theory.step_factor(fine * rate, size, _curvature(direction, problem))
             figures.dashed(axes, fine, exact, bounds=(-10.0, 10.0), color=color)
     axes.set(xlabel="rate / best rate", ylabel="‖e₁‖² / ‖e₀‖²", title="one step: ○ flattest, △ steepest")

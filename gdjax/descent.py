@@ -211,7 +211,9 @@ def _objective(problem: Problem, *, full: bool) -> Examples:
 
     if full:
         dtype = jax.tree.leaves(problem.start)[0].dtype
-        return Examples(jnp.zeros(1, jnp.int32), jnp.ones(1, dtype), gradient, lambda params: jax.tree.map(lambda g: g[None], gradient(params)))
+        return Examples(
+            jnp.zeros(1, jnp.int32), jnp.ones(1, dtype), gradient, lambda params: jax.tree.map(lambda g: g[None], gradient(params))
+        )
     n = problem.num_examples
     return _of_batch(problem, Batch(lambda: jnp.arange(n), problem.data, 1.0 / n))._replace(gradient=gradient)
 

@@ -49,9 +49,7 @@ def svrg(learning_rate: float, stage_length: int = 0, average: bool = False) -> 
             lambda: (params, objective.gradient(params), jax.tree.map(jnp.zeros_like, params)),
             lambda: (state.snapshot, state.gradient, state.total),
         )
-        moved = jax.tree.map(
-            lambda x, g, h, mu: x - learning_rate * (g - h + mu), params, gradient, batch.gradient(snapshot), full
-        )
+        moved = jax.tree.map(lambda x, g, h, mu: x - learning_rate * (g - h + mu), params, gradient, batch.gradient(snapshot), full)
         if average:
             total = jax.tree.map(jnp.add, total, params)
             moved = jax.tree.map(lambda x, s: jnp.where(place == length - 1, s / length, x), moved, total)

@@ -211,7 +211,9 @@ class Best(NamedTuple):
     searched: int  # settings that were tried
 
 
-def best_rates(model: Model, batch_sizes: Float[np.ndarray, " sizes"], target: float, *, momentum: float = 0.0, num_rates: int = 64) -> Best:
+def best_rates(
+    model: Model, batch_sizes: Float[np.ndarray, " sizes"], target: float, *, momentum: float = 0.0, num_rates: int = 64
+) -> Best:
     """Search each batch size's rate on a grid between 0 and the stability limit, then on one as fine between that grid's neighbours.
 
     The grid is even in log(alpha / (limit - alpha)), so that it is fine towards either end.
