@@ -47,6 +47,9 @@ LARGEST = 20
 NOISE_BOUND = 64
 """Batches up to here are far from the knee."""
 
+TOGETHER: Any = {"coords": "different", "compat": "equals"}
+"""Rates differ between runs that are put together."""
+
 NUM_RECORDS = 200
 """Of a measured run, which goes on for twice the steps that it should need to the target."""
 
@@ -111,10 +114,12 @@ def run(
     problem = noisy(model, max(256, num_measured_modes + 1, *sizes))
     seeds = range(whole("num_seeds", num_seeds, least=2))
     measured = [
-        xr.concat([_measured(sweep, problem, model, size, beta, measured_target, num_rates, seeds) for size in sizes], "batch_size")
+        xr.concat(
+            [_measured(sweep, problem, model, size, beta, measured_target, num_rates, seeds) for size in sizes], "batch_size", **TOGETHER
+        )
         for beta in (0.0, momentum)
     ]
-    both = xr.concat(measured, xr.IndexVariable("momentum", [0.0, momentum]))
+    both = xr.concat(measured, xr.IndexVariable("momentum", [0.0, momentum]), **TOGETHER)
     return xr.DataTree.from_dict({"search": search, "measured": both.assign_attrs(num_modes=num_measured_modes, target=measured_target)})
 
 
@@ -133,7 +138,14 @@ def _search(model: theory.Model, target: float, momentum: float, num_rates: int)
 
 
 def _measured(
-    sweep: Callable[..., xr.Dataset], problem: Problem, model: theory.Model, size: int, beta: float, target: float, num_rates: int, seeds: Any
+    sweep: Callable[..., xr.Dataset],
+    problem: Problem,
+    model: theory.Model,
+    size: int,
+    beta: float,
+    target: float,
+    num_rates: int,
+    seeds: Any,
 ) -> xr.Dataset:
     """The loss along runs at the best rate, for twice the steps that it should take to the target."""
     with precision("float64"):
