@@ -36,7 +36,7 @@ from experiments.adaptive_methods import in_order
 from gdjax import analysis, figures, problems, theory
 from gdjax.methods import schedules as shapes
 from gdjax.records import Finding, InputError, Lanes, Problem, unknown_name, whole
-from gdjax.theory import noisy_quadratics
+from gdjax.theory import noisy_schedules
 
 MANY_ERRORS = 4.0
 """Standard errors within which a mean is expected of its exact value."""
@@ -192,7 +192,7 @@ def _tuned(names: list[str], num_steps: int, num_modes: int) -> xr.Dataset:
     """The best base rate of each shape by the exact recursion, and its risk; and of 1/t with other offsets."""
     curvatures = 1.0 / np.arange(1, num_modes + 1)
     rows = [shape(name, num_steps) for name in names] + [shape("inverse_time", num_steps, decay=decay) for decay in OFFSETS]
-    rates, risks = noisy_quadratics.tuned(np.stack(rows), curvatures, curvatures, np.ones(num_modes))
+    rates, risks = noisy_schedules.tuned(np.stack(rows), curvatures, curvatures, np.ones(num_modes))
     first = len(names)
     variables = {
         "learning_rate": ("schedule", rates[:first]),

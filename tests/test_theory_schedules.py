@@ -6,7 +6,7 @@ import pytest
 
 from experiments import last_iterate as functions
 from gdjax.methods import schedules
-from gdjax.theory import adaptive, last_iterate, noisy_quadratics
+from gdjax.theory import adaptive, last_iterate, noisy_schedules
 
 T = 20000
 CURVATURES = 1.0 / np.arange(1, 101)
@@ -63,7 +63,7 @@ def test_the_noisy_quadratic_s_recursion_is_its_loop():
     moments = np.tile(start, (3, 1))
     for rate in rates.T:
         moments = (1 - rate[:, None] * h) ** 2 * moments + rate[:, None] ** 2 * c
-    np.testing.assert_allclose(noisy_quadratics.risk(rates, h, c, start), 0.5 * moments @ h, rtol=1e-12)
+    np.testing.assert_allclose(noisy_schedules.risk(rates, h, c, start), 0.5 * moments @ h, rtol=1e-12)
 
 
 def test_tuned_risks_are_the_independent_ones_and_in_their_order():
@@ -77,24 +77,24 @@ def test_tuned_risks_are_the_independent_ones_and_in_their_order():
         schedules.linear(steps, T),
         schedules.cosine(steps, T),
     ]
-    _, risks = noisy_quadratics.tuned(np.stack(shapes), CURVATURES, CURVATURES, np.ones(100))
+    _, risks = noisy_schedules.tuned(np.stack(shapes), CURVATURES, CURVATURES, np.ones(100))
     units = risks / (100 / (2 * T))
     np.testing.assert_allclose(units, list(RISKS.values()), rtol=0.03)
     assert (np.diff(units) < 0).all()
 
 
 def test_a_tuned_rate_is_a_minimum():
-    rates, risks = noisy_quadratics.tuned(np.ones((1, 500)), [1.0, 0.1], [1.0, 0.1], [1.0, 1.0])
-    around = noisy_quadratics.risk(rates[0] * np.array([[0.9], [1.1]]) * np.ones((1, 500)), [1.0, 0.1], [1.0, 0.1], [1.0, 1.0])
+    rates, risks = noisy_schedules.tuned(np.ones((1, 500)), [1.0, 0.1], [1.0, 0.1], [1.0, 1.0])
+    around = noisy_schedules.risk(rates[0] * np.array([[0.9], [1.1]]) * np.ones((1, 500)), [1.0, 0.1], [1.0, 0.1], [1.0, 1.0])
     assert (around > risks[0]).all()
 
 
-def test_a_sweep_of_noisy_quadratics_is_one_program():
+def test_a_sweep_of_noisy_schedules_is_one_program():
     with jax.log_compiles(False):
-        before = noisy_quadratics._risk._cache_size()
+        before = noisy_schedules._risk._cache_size()
         for seed in range(3):
-            noisy_quadratics.risk(np.random.default_rng(seed).uniform(0, 1, (5, 7)), [1.0], [1.0], [1.0])
-        assert noisy_quadratics._risk._cache_size() == before + 1
+            noisy_schedules.risk(np.random.default_rng(seed).uniform(0, 1, (5, 7)), [1.0], [1.0], [1.0])
+        assert noisy_schedules._risk._cache_size() == before + 1
 
 
 def test_amsgrad_s_rates_never_rise_and_adam_s_do():

@@ -18,7 +18,7 @@ from gdjax.theory import (
     momentum,
     noise_scale,
     noisy_quadratic,
-    noisy_quadratics,
+    noisy_schedules,
     power_laws,
     quadratics,
     reshuffling,
@@ -34,7 +34,6 @@ from gdjax.theory.moments import (
     has_moments,
     mean_square_edge,
     noise_floor,
-    reshuffled_noise,
 )
 from gdjax.theory.quadratics import (
     Modes,
@@ -84,7 +83,7 @@ __all__ = [
     "noise_floor",
     "noise_scale",
     "noisy_quadratic",
-    "noisy_quadratics",
+    "noisy_schedules",
     "optimal_rate",
     "power_laws",
     "quadratics",
