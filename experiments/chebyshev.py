@@ -63,7 +63,7 @@ def run(
         {
             "given": _race(problem, sweep, steps),
             "spread": _race(problems.designed_spectrum(np.geomspace(low, 1.0, 50)), sweep, steps),
-            "extremes": _race(problems.designed_spectrum([low, 1.0]), sweep, steps),
+            "extremes": _race(problems.designed_spectrum(np.array([low, 1.0])), sweep, steps),
             "polynomial": xr.Dataset({"left": ("curvature", ended.params.values)}, {"curvature": np.linspace(low, 1.0, 401)}).assign_attrs(
                 degree=degree, precision=ended.attrs["precision"]
             ),

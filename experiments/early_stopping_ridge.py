@@ -72,7 +72,7 @@ class Features:
             start=np.zeros(self.num_features),
             minimizer=jnp.asarray(V / np.sqrt(s))[:, j],
             minimum=0.0,
-            hessian=2.0 * (V * s) @ V.T,
+            hessian=jnp.asarray(2.0 * (V * s) @ V.T),
         )
 
 

@@ -176,7 +176,9 @@ def _regime_findings(signed: xr.Dataset, problem: Problem) -> list[Finding]:
     """What a step does to the error along the steepest direction, with its sign; seen where the start has a share in it."""
     modes = theory.modes(problem)
     top = (
-        theory.eigenvectors(problem)[1][:, -1] if theory.is_least_squares(problem) else np.eye(len(modes.start))[modes.curvatures.argmax()]
+        np.eye(len(modes.start))[modes.curvatures.argmax()]
+        if "eigenvalues" in problem.constants
+        else theory.eigenvectors(problem)[1][:, -1]
     )
     if abs(float(top @ (np.asarray(problem.start) - np.asarray(problem.minimizer)))) < 1e-3 * np.linalg.norm(modes.start):
         return []

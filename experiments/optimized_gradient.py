@@ -57,7 +57,7 @@ def run(
     chosen = [whole("horizons", horizon) for horizon in several("horizons", horizons)]
     if max(chosen) > 10_000:
         raise InputError(f"horizons={max(chosen)} is not allowed: 10,000 steps at most.")
-    worst = worst_cases.ogm_threshold(chosen)
+    worst = worst_cases.ogm_threshold(np.array(chosen))
     grid = np.geomspace(0.3 * worst.min(), 1.0, whole("num_thresholds", num_thresholds, least=2))
     settings: dict[str, Any] = {"sampler": "full", "num_steps": max(chosen), "record_every": 1, "learning_rate": 1.0}
     thresholds = np.unique([*grid, *worst, 1.0])

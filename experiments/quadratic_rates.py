@@ -174,7 +174,7 @@ def _alone(modes: theory.Modes, rate: float, first: int, last: int) -> bool:
 
 def _eigenvectors(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of the Hessian, ascending, and its eigenvectors as columns."""
-    if theory.is_least_squares(problem):
+    if "eigenvalues" not in problem.constants:
         return theory.eigenvectors(problem)
     curvatures = theory.modes(problem).curvatures
     order = np.argsort(curvatures, kind="stable")

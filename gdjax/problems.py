@@ -145,8 +145,11 @@ def nesterov_worst_case(num_steps: int = 20, *, smoothness: float = 1.0, strong_
     (0.109375, 0.875)
     """
     t = whole("num_steps", num_steps)
-    if not 0.0 <= strong_convexity < smoothness < np.inf:
-        raise InputError(f"smoothness={smoothness}, strong_convexity={strong_convexity} is not allowed: 0 <= mu < L.")
+    if (
+        not all(isinstance(number, int | float) for number in (smoothness, strong_convexity))
+        or not 0 <= strong_convexity < smoothness < np.inf
+    ):
+        raise InputError(f"smoothness={smoothness}, strong_convexity={strong_convexity} is not allowed: numbers with 0 <= mu < L.")
     root = np.sqrt(strong_convexity / smoothness)
     ratio = (1.0 - root) / (1.0 + root)
     dimension = 2 * t + 1 if root == 0.0 else max(2 * t + 1, t + int(np.ceil(-0.5 * np.log(1e18) / np.log(ratio))))
@@ -159,7 +162,7 @@ def nesterov_worst_case(num_steps: int = 20, *, smoothness: float = 1.0, strong_
     chain[-1, -1] = corner
     place = np.arange(1, dimension + 1)
     minimizer = 1.0 - place / (dimension + 1.0) if root == 0.0 else ratio**place
-    hessian = coupling * chain + strong_convexity * np.eye(dimension)
+    hessian: Any = coupling * chain + strong_convexity * np.eye(dimension)
     curvatures = np.linalg.eigvalsh(hessian)
     return Problem(
         evaluate=models.chain_quadratic,

@@ -26,7 +26,7 @@ def is_least_squares(problem: Problem) -> bool:
 
 def is_quadratic(problem: Problem) -> bool:
     """Whether the problem is a quadratic whose Hessian can be had."""
-    return is_least_squares(problem) or "eigenvalues" in problem.constants
+    return is_least_squares(problem) or "eigenvalues" in problem.constants or problem.hessian is not None
 
 
 def modes(problem: Problem) -> Modes:
@@ -39,16 +39,19 @@ def modes(problem: Problem) -> Modes:
     """
     if "eigenvalues" in problem.constants:
         return Modes(np.asarray(problem.constants["eigenvalues"]), np.asarray(problem.start) - np.asarray(problem.minimizer))
-    if not is_least_squares(problem):
+    if not is_quadratic(problem):
         raise ValueError(f"{problem.name} is no quadratic: it has no modes")
     curvatures, vectors = eigenvectors(problem)
     return Modes(curvatures, vectors.T @ (np.asarray(problem.start) - np.asarray(problem.minimizer)))
 
 
 def eigenvectors(problem: Problem) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, "p p"]]:
-    """The eigenvalues of H = (2/n) X'X of a least-squares problem, ascending, and its eigenvectors as columns."""
-    X = np.asarray(problem.data[0])
-    hessian = 2.0 * X.T @ X / len(X) if problem.hessian is None else np.asarray(problem.hessian)
+    """The eigenvalues of the Hessian, (2/n) X'X of a least-squares problem, ascending, and its eigenvectors as columns."""
+    if problem.hessian is None:
+        X = np.asarray(problem.data[0])
+        hessian = 2.0 * X.T @ X / len(X)
+    else:
+        hessian = np.asarray(problem.hessian)
     curvatures, vectors = np.linalg.eigh(hessian)
     return np.maximum(curvatures, 0.0), vectors
 
