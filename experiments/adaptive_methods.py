@@ -87,7 +87,9 @@ def run(
         Factors c on X and y of the notebook's data.
     """
     num_slopes, line = whole("num_slopes", num_slopes, least=2), problems.notebook_line()
-    rates = several("learning_rate", learning_rate)
+    rates, curvatures, scales = several("learning_rate", learning_rate), several("curvature", curvature), _scales(scale)
+    num_steps, num_periods = whole("num_steps", num_steps, least=10000), whole("num_periods", num_periods, least=2000)
+    num_streams = whole("num_streams", num_streams)
     parts = {
         "first": sweep(
             line,
@@ -105,14 +107,14 @@ def run(
             sampler="full",
             num_steps=2000,
             record_every=1,
-            curvature=several("curvature", curvature),
+            curvature=curvatures,
             learning_rate=rates,
             eps=0.0,
         ),
-        "theorem": _on_a_stream(sweep, "C, -1, -1", whole("num_steps", num_steps, least=10000), 1),
-        "figure": _on_a_stream(sweep, "1010, -10 x 100", 101 * whole("num_periods", num_periods, least=2000), 101),
-        "adagrad": _adagrad(sweep, whole("num_streams", num_streams), num_slopes),
-        "scaled": _scaled(sweep, line, _scales(scale)),
+        "theorem": _on_a_stream(sweep, "C, -1, -1", num_steps, 1),
+        "figure": _on_a_stream(sweep, "1010, -10 x 100", 101 * num_periods, 101),
+        "adagrad": _adagrad(sweep, num_streams, num_slopes),
+        "scaled": _scaled(sweep, line, scales),
     }
     return xr.DataTree.from_dict(parts)
 
@@ -189,7 +191,7 @@ def _scaled(sweep: Callable[..., xr.Dataset], line: Problem, scales: list[float]
     """J / c^2 along the run on (c X, c y), for adaptive methods and SGD, and the final parameters."""
     X, y = (np.asarray(part) for part in line.data)
     edge = 2.0 / float(np.asarray(line.smoothness))
-    names, rows, ends = [], [], []
+    names, rows, ends, precision = [], [], [], ""
     for name, rate, power in (*((name, 0.1, 0) for name in INVARIANT), ("sgd", 0.3 * edge, 0), ("sgd at eta / c^2", 0.3 * edge, 2)):
         names.append(name)
         ran = [
@@ -207,9 +209,10 @@ def _scaled(sweep: Callable[..., xr.Dataset], line: Problem, scales: list[float]
         ]
         rows.append([one.suboptimality.values / c**2 for one, c in zip(ran, scales, strict=True)])
         ends.append([one.params.values for one in ran])
+        precision = ran[0].attrs["precision"]
     coordinates = {"rule": names, "scale": scales}
     variables = {"suboptimality": (("rule", "scale", "step"), rows), "params": (("rule", "scale", "parameter"), ends)}
-    return xr.Dataset(variables, coordinates, {"precision": ran[0].attrs["precision"]})
+    return xr.Dataset(variables, coordinates, {"precision": precision})
 
 
 def check(results: xr.DataTree) -> list[Finding]:

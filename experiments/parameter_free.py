@@ -72,7 +72,9 @@ def run(
         Starts of Polyak's step, the worst one among them.
     """
     num_points, num_starts = whole("num_points", num_points, least=2), whole("num_starts", num_starts, least=2)
-    lean = leans(num_functions)
+    lean, num_steps = leans(num_functions), whole("num_steps", num_steps)
+    blends, kappas = _within("interpolation", interpolation, 0.0, 1.0), _within("condition_number", condition_number, 1.0, 1e6)
+    first = np.asarray(_within("estimate", estimate, 0.0, whole("num_rows", num_rows, least=2) ** -0.5))
     averaged = sweep(
         family(num_points),
         method="schedule_free",
@@ -80,7 +82,7 @@ def run(
         num_steps=num_points - 1,
         record_every=num_points - 1,
         lean=lean,
-        interpolation=_within("interpolation", interpolation, 0.0, 1.0),
+        interpolation=blends,
         learning_rate=theory.schedule_free_rate(num_points),
     )
     polyak = sweep(
@@ -89,12 +91,11 @@ def run(
         sampler="full",
         num_steps=40,
         record_every=1,
-        condition_number=_within("condition_number", condition_number, 1.0, 1e6),
+        condition_number=kappas,
         begun=np.arange(float(num_starts)),
         learning_rate=2.0,
     )
-    first = np.asarray(_within("estimate", estimate, 0.0, whole("num_rows", num_rows, least=2) ** -0.5))
-    estimated = _estimated(lean, first, num_rows, whole("num_steps", num_steps), averaged.attrs["precision"])
+    estimated = _estimated(lean, first, num_rows, num_steps, averaged.attrs["precision"])
     return xr.DataTree.from_dict({"averaged": averaged, "polyak": polyak, "estimated": estimated})
 
 
