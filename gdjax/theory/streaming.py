@@ -51,7 +51,12 @@ def gaussian_edge(eigenvalues: Float[ArrayLike, " d"], batch_size: int = 1) -> f
     0.429825
     """
     alone = 2.0 * batch_size / ((batch_size + 1.0) * np.max(eigenvalues))  # where the top mode alone is unstable, and U infinite
-    return float(brentq(lambda gamma: 1.0 / max(float(gaussian_gain(eigenvalues, gamma, batch_size)), 1e-300) - 1.0, 1e-12 * alone, alone))
+
+    def over(gamma: float) -> float:
+        return 1.0 - 1.0 / float(gaussian_gain(eigenvalues, gamma, batch_size))
+
+    edge: Any = brentq(over, 1e-9 * alone, alone)
+    return float(edge)
 
 
 class Streamed(NamedTuple):
@@ -145,7 +150,7 @@ def averaging_asymptote(num_iterates: Any, *, dimension: int, variance: float = 
 
 
 def heavy_ball_floor(learning_rate: Any, momentum: Any, curvature: Any, variance: float = 1.0) -> Any:
-    """The stationary E x^2 of x+ = x - alpha (h x + noise) + beta (x - x_before): alpha c (1 + beta) / ((1 - beta) h (2 (1 + beta) - alpha h)).
+    """lim E x^2 = alpha c (1 + beta) / ((1 - beta) h (2 (1 + beta) - alpha h)) of x+ = x - alpha (h x + noise) + beta (x - x_before).
 
     Exact for noise of variance c that does not depend on x; infinite from the edge alpha h = 2 (1 + beta) on. Without momentum it is
     the floor of SGD, with it about that at the rate alpha / (1 - beta) (Mandt et al. 2017 to first order; Ziyin et al. 2022).
