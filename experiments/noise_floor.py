@@ -344,9 +344,9 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     measured = results["with_replacement"]
     figures.source(
         drawn,
-        f"above: {problem.name}, n = {problem.num_examples}, {measured.attrs['num_seeds']:,} seeds; below: λ$_i$ = 1/i, i ≤ 20, and "
-        f"single modes, {results['stream'].attrs['num_seeds']:,} seeds or more.\nDashed and thin lines: exact theory (above right 10,000 "
-        "settings in one program). Dots: means of seeds over the last half of a run that has\ncome to its floor. Verticals: the mean-square edges.",
+        f"above: {problem.name}, n = {problem.num_examples}, {measured.attrs['num_seeds']:,} seeds; below: λ$_i$ = 1/i, i ≤ 20, and single "
+        f"modes, {results['stream'].attrs['num_seeds']:,} seeds or more.\nDashed and thin lines: exact theory (above right 10,000 settings in "
+        "one program). Dots: means of seeds over the last half of a\nrun that has come to its floor. Verticals: the mean-square edges.",
     )
     return {"noise_floor": drawn}
 

@@ -141,12 +141,19 @@ def averaging_bound(learning_rate: Any, num_iterates: Any, *, dimension: int, ra
     return start**2 / (2.0 * np.asarray(num_iterates, dtype=float))
 
 
-def averaging_asymptote(num_iterates: Any, *, dimension: int, variance: float = 1.0) -> Any:
-    """sigma^2 d / (2n), what is left of the mean of n iterates in the end: no estimate does better (Polyak and Juditsky 1992).
+def averaging_asymptote(eigenvalues: Float[ArrayLike, " d"], learning_rate: Any, num_iterates: Any, *, variance: float = 1.0) -> Any:
+    """(sigma^2 d + (d + 1) tr HS) / (2n), what is left of the mean of n iterates in the end, with tr HS = sigma^2 U / (1 - U).
 
-    The start is forgotten as ||H^(-1/2) e_0||^2 / (2 gamma^2 n^2) (Defossez and Bach 2015, unconfirmed).
+    It is tr(H^-1 C) / (2n) for the covariance C = sigma^2 H + H tr HS + HSH of the gradient's noise at the floor. For small rates it is
+    sigma^2 d / (2n), which no estimate betters (Polyak and Juditsky 1992). The start is forgotten faster, as
+    ||H^(-1/2) e_0||^2 / (2 gamma^2 n^2) (Defossez and Bach 2015, unconfirmed).
+
+    >>> round(float(averaging_asymptote([1.0, 0.5], 1e-9, 10)), 6)
+    0.1
     """
-    return 0.5 * variance * dimension / np.asarray(num_iterates, dtype=float)
+    dimension = np.size(eigenvalues)
+    square = 2.0 * gaussian_floor(eigenvalues, learning_rate, variance=variance)
+    return 0.5 * (variance * dimension + (dimension + 1.0) * square) / np.asarray(num_iterates, dtype=float)
 
 
 def heavy_ball_floor(learning_rate: Any, momentum: Any, curvature: Any, variance: float = 1.0) -> Any:
