@@ -197,8 +197,8 @@ def _draw_curves(axes: Axes, averaged: xr.Dataset, last: xr.Dataset) -> None:
         figures.dashed(axes, counts, exact.average[number], bounds=(1e-9, 1e9))
         axes.plot(counts, bound[number], color=color, linestyle=":", linewidth=1.0)
     figures.dashed(axes, counts, 0.5 * SPECTRUM.size / counts, bounds=(1e-9, 1e9), color=figures.COLORS[4], label="σ²d/(2n)")
-    low = 0.4 * SPECTRUM.size / counts[-1]
-    axes.set(xscale="log", yscale="log", xlabel="iterates n", ylabel="E f − f*", ylim=(low, 2.0 * float(bound.max())), xlim=counts[[1, -1]])
+    low, high = 0.03 * SPECTRUM.size / counts[-1], 2.0 * float(bound[:, 1].max())
+    axes.set(xscale="log", yscale="log", xlabel="iterates n", ylabel="E f − f*", ylim=(low, high), xlim=counts[[1, -1]])
     axes.set_title("the mean goes on where the last iterate stalls")
     axes.legend(loc="lower left")
 
@@ -215,6 +215,6 @@ def _draw_rates(axes: Axes, averaged: xr.Dataset) -> None:
         axes.errorbar(one.learning_rate * RADIUS, count * one["mean"], 4.0 * count * one["error"], **dots)
     limits = streaming.averaging_asymptote(SPECTRUM, rates, 1.0)
     axes.plot(rates * RADIUS, limits, color=figures.COLORS[1], linewidth=1.0, label="n → ∞")
-    axes.set(xscale="log", yscale="log", xlabel="rate γ R²", ylabel="n (E f(mean) − f*)", ylim=(6, 3e3))
+    axes.set(xscale="log", yscale="log", xlabel="rate γ R²", ylabel="n (E f(mean) − f*)", ylim=(6, 700))
     axes.set_title("a low rate remembers the start for longer")
     axes.legend(loc="upper right")

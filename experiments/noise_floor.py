@@ -41,6 +41,9 @@ STREAM_STEPS = 600
 
 MOMENTUM_RATE = 0.5
 
+ACCEPTED = 0.03
+"""Floors are to be met this nearly; with so few seeds that 4 standard errors are more, within these."""
+
 EDGE_STEPS = 2
 """So few that a mean over some thousand runs is not yet one of rare events."""
 
@@ -80,7 +83,11 @@ def run(
     relative = several("relative_learning_rate", relative_learning_rate)
     if not 0 < min(relative) <= max(relative) < 1:
         raise InputError(f"relative_learning_rate={relative} is not allowed: rates are above 0 and below the mean-square edge, which is 1.")
-    steps, seeds = whole("num_steps", num_steps), whole("num_seeds", num_seeds, least=2)
+    steps, seeds, streams = (
+        whole("num_steps", num_steps),
+        whole("num_seeds", num_seeds, least=2),
+        whole("num_streams", num_streams, least=2),
+    )
     rates = np.asarray(relative) * theory.mean_square_edge(problem, min(sizes), sampler="with_replacement")
     parts = {}
     for sampler in theory.INDEPENDENT:
@@ -96,7 +103,6 @@ def run(
         parts[sampler] = _averaged(measured)
     if np.size(problem.start) <= MOST_STARTS:
         parts["edges"] = _edges(problem, sweep, sizes, seeds)
-    streams = whole("num_streams", num_streams, least=2)
     return xr.DataTree.from_dict(parts | {"stream": _stream(sweep, streams), "momentum": _momentum(sweep, streams)})
 
 
@@ -238,7 +244,7 @@ def _drawn_findings(one: xr.Dataset, problem: Problem, sampler: str) -> list[Fin
             + (f"noise floor (s.e. {share:.2%})" if arrived else "mean of the last half, still above the floor (4 standard errors)"),
             predicted=floor if arrived else expected,
             measured=float(here.floor),
-            tolerance=0.03 if arrived else slack + 4.0 * share,
+            tolerance=max(ACCEPTED, 4.0 * share) if arrived else slack + 4.0 * share,
             source=f"tr(GS) at the fixed point, c_B = {'1/B' if sampler == 'with_replacement' else '(n - B) / (B (n - 1))'}",
         ),
     ]
@@ -297,7 +303,7 @@ def _stream_findings(measured: xr.Dataset) -> list[Finding]:
             f"the rate it would be {0.25 * 0.2 * SPECTRUM.sum():.3f}",
             predicted=floor,
             measured=float(one.floor),
-            tolerance=0.03,
+            tolerance=max(ACCEPTED, 4.0 * float(one.floor_error / one.floor)),
             source="sigma^2 U / (2 (1 - U)), Horowitz and Senne 1981, Feuer and Weinstein 1985",
         ),
     ]
@@ -317,7 +323,7 @@ def _momentum_findings(measured: xr.Dataset) -> list[Finding]:
             f"the exact (s.e. {_share(one):.2%})",
             predicted=1.0,
             measured=_worst(one.floor / exact.isel(momentum=number)),
-            tolerance=0.03,
+            tolerance=max(ACCEPTED, 4.0 * _share(one)),
             source="alpha c (1 + beta) / ((1 - beta) h (2 (1 + beta) - alpha h)) for noise that does not depend on x",
         )
         for number, beta in enumerate(measured.momentum.values)
@@ -345,8 +351,8 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     figures.source(
         drawn,
         f"above: {problem.name}, n = {problem.num_examples}, {measured.attrs['num_seeds']:,} seeds; below: λ$_i$ = 1/i, i ≤ 20, and single "
-        f"modes, {results['stream'].attrs['num_seeds']:,} seeds or more.\nDashed and thin lines: exact theory (above right 10,000 settings in "
-        "one program). Dots: means of seeds over the last half of a\nrun that has come to its floor. Verticals: the mean-square edges.",
+        f"modes, {results['stream'].attrs['num_seeds']:,} seeds or more.\nDashed and thin lines: exact theory (above right 10,000 settings "
+        "in one program). Verticals: mean-square edges.\nDots: means of seeds over the last half of a run that has come to its floor.",
     )
     return {"noise_floor": drawn}
 

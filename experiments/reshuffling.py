@@ -62,6 +62,7 @@ def run(
         K of the longest run with rate 2 / (mu n K).
     """
     n, seeds = whole("num_examples", num_examples, least=8), range(whole("num_seeds", num_seeds, least=2))
+    longest = whole("num_epochs", num_epochs, least=16)
     products = np.asarray(several("rate_times_examples", rate_times_examples), dtype=float)
     if not (products.min() > 0 and products.max() < n):
         raise InputError(f"rate_times_examples={products.tolist()} is not allowed: numbers are above 0 and below n = {n}.")
@@ -71,8 +72,8 @@ def run(
         given = {"sampler": sampler, "batch_size": 1, "seed": seeds}
         constant = sweep(equal, num_steps=EPOCHS * n, record_every=max(1, n // 16), learning_rate=products / n, **given)
         parts[f"constant_{sampler}"] = _squares(constant, equal)
-        parts[f"decaying_{sampler}"] = _decaying(sweep, different, num_epochs, given)
-    parts["decaying_equal"] = _decaying(sweep, _equal(DECAYED), num_epochs, given | {"sampler": "reshuffled"})
+        parts[f"decaying_{sampler}"] = _decaying(sweep, different, longest, given)
+    parts["decaying_equal"] = _decaying(sweep, _equal(DECAYED), longest, given | {"sampler": "reshuffled"})
     shifted = sweep(
         different,
         sampler="reshuffled",
@@ -116,8 +117,7 @@ def _squares(measured: xr.Dataset, problem: Problem) -> xr.Dataset:
 
 def _decaying(sweep: Callable[..., xr.Dataset], problem: Problem, num_epochs: int, given: dict) -> xr.Dataset:
     """Rates 2 / (mu n K), each read after its own K epochs."""
-    n, longest = problem.num_examples, whole("num_epochs", num_epochs, least=16)
-    epochs = 2 ** np.arange(1, int(math.log2(longest)) + 1)
+    n, epochs = problem.num_examples, 2 ** np.arange(1, int(math.log2(num_epochs)) + 1)
     measured = sweep(problem, num_steps=n * int(epochs[-1]), record_every=2 * n, learning_rate=2.0 / (n * epochs), **given)
     read = xr.DataArray(epochs, dims="epochs", coords={"epochs": epochs})
     own = measured.suboptimality.sel(step=n * read, learning_rate=2.0 / (n * read), method="nearest")
@@ -207,7 +207,7 @@ def _shift_findings(shift: xr.Dataset) -> list[Finding]:
             kind="at_most",
         ),
         Finding(
-            claim=f"the same at the rate {rates[0]:g}: the mean of x, off the minimizer 0 ({beyond:.1%} for what is of higher order, 4 s.e.)",
+            claim=f"the same at the rate {rates[0]:g}: the mean of x, off the minimizer ({beyond:.1%} for higher orders, 4 s.e.)",
             predicted=float(first[0]),
             measured=float(shift["mean"][0]),
             tolerance=beyond + 4.0 * share,

@@ -18,8 +18,11 @@ from gdjax.sweep import sweep
 
 SMALL = {
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
+    "averaging": {"num_steps": 1000, "num_seeds": 64},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
+    "decaying_steps": {"num_steps": 2000, "num_seeds": 1000, "num_noiseless": 2000},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
+    "kaczmarz": {"num_steps": 100, "num_seeds": 500},
     "leverage": {"num_sizes": 7},
     "likelihood": {},
     "robust_losses": {"num_data_sets": 400},
@@ -27,7 +30,9 @@ SMALL = {
     "feature_scaling": {"num_steps": 500, "compare": None},
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
+    "noise_floor": {"num_steps": 400, "num_seeds": 400, "num_streams": 200},
     "normal_equations": {},
+    "reshuffling": {"num_seeds": 60, "num_epochs": 64},
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))

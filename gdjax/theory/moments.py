@@ -235,11 +235,6 @@ def _curves(moments: Moments, gamma: Array, noise: Array, weights: Array, *, num
     return jax.vmap(functools.partial(curve, num_steps=num_steps), (None, 0, 0, None))(moments, gamma, noise, weights)
 
 
-@functools.partial(jax.jit, static_argnames="num_steps")
-def _curves(moments: Moments, gamma: Array, noise: Array, weights: Array, *, num_steps: int) -> Array:
-    return jax.vmap(functools.partial(curve, num_steps=num_steps), (None, 0, 0, None))(moments, gamma, noise, weights)
-
-
 def _resonances(problem: Problem, batch_size: Any, sampler: str) -> tuple[Resonances, np.ndarray, np.ndarray]:
     """The resonances of each different noise factor, which of them each batch size has, and the factor of each."""
     sizes = np.asarray(batch_size)
