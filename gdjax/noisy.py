@@ -35,6 +35,7 @@ def separable(
     if np.abs(a.sum(axis=0)).max() > 1e-9 * np.abs(a).sum(axis=0).max():
         raise InputError("the columns of targets must add up to zero, so that the minimizer is 0.")
     mean = g.mean(axis=0)
+    hessian: Any = np.diag(mean)
     return Problem(
         evaluate=_separable,
         name="separable",
@@ -44,7 +45,7 @@ def separable(
         minimum=0.0,
         smoothness=mean.max(),
         strong_convexity=mean.min(),
-        hessian=np.diag(mean),
+        hessian=hessian,
     )
 
 
@@ -89,6 +90,7 @@ def gaussian_stream(
     spectrum = np.asarray(eigenvalues, dtype=float)
     if num_examples * (spectrum.size + 1) > 2**32:
         raise InputError(f"num_examples={num_examples} is not allowed with {spectrum.size} eigenvalues: 2^32 numbers can be made.")
+    hessian: Any = np.diag(spectrum)
     return Problem(
         evaluate=GaussianStream(spectrum.size),
         name="gaussian_stream",
@@ -99,7 +101,7 @@ def gaussian_stream(
         minimum=0.5 * noise**2,
         smoothness=spectrum.max(),
         strong_convexity=spectrum.min(),
-        hessian=np.diag(spectrum),
+        hessian=hessian,
     )
 
 
@@ -124,14 +126,14 @@ class GaussianStream:
 def gaussian(counter: UInt[Array, "..."], dtype: Any = float) -> Float[Array, "..."]:
     """A standard normal number for each counter, by a hash of its 32 bits: a sign, and 23 bits of |z| through the inverse of erf.
 
-    The hash is Wellons's `triple32`. Made where it is needed it costs less than a gather from a table would.
+    The hash is Wellons's `triple32`; the number has float32's digits. No table of inputs is kept, however long a run is.
     """
     bits = counter
     for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
         bits = (bits ^ (bits >> shift)) * np.uint32(factor)
     bits = bits ^ (bits >> 14)
-    magnitude = jax.lax.erf_inv(((bits >> 9).astype(dtype) + 0.5) / 2.0**23)
-    return np.sqrt(2.0).astype(dtype) * jnp.where(bits & 1, magnitude, -magnitude)
+    magnitude = np.float32(np.sqrt(2.0)) * jax.lax.erf_inv(((bits >> 9).astype(np.float32) + np.float32(0.5)) / np.float32(2.0**23))
+    return jnp.where(bits & 1, magnitude, -magnitude).astype(dtype)
 
 
 def once_through(rng: np.random.Generator, num_steps: int, num_examples: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:

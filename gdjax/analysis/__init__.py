@@ -134,3 +134,18 @@ def ratio(numerator: xr.DataArray, denominator: xr.DataArray, dim: str) -> tuple
     """
     value = numerator.mean(dim) / denominator.mean(dim)
     return value, standard_error(numerator / numerator.mean(dim) - denominator / denominator.mean(dim), dim)
+
+
+def over_seeds(samples: xr.DataArray) -> xr.Dataset:
+    """The mean over seeds, `mean`, and its standard error, `error`: what is kept of a great many runs."""
+    return xr.Dataset({"mean": mean_over(samples, "seed"), "error": standard_error(samples, "seed")})
+
+
+def furthest(averaged: xr.Dataset, exact: xr.DataArray | np.ndarray) -> float:
+    """The largest deviation of means from exact ones, in their standard errors; what has none, like a common start, is left out.
+
+    An error below round-off of the mean counts as round-off.
+    """
+    error = averaged["error"]
+    deviation = abs(averaged["mean"] - exact) / error.clip(min=1e-12 * abs(averaged["mean"]))
+    return float(deviation.where(error > 0).max())

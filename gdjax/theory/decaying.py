@@ -65,7 +65,7 @@ def inverse_time_exponent(learning_rate: Any) -> Any:
 
 
 def inverse_time_noiseless(product: float, steps: Float[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
-    """x_t / x_0 = prod_{s <= t} (1 - c h / s) = Gamma(t + 1 - c h) / (Gamma(1 - c h) Gamma(t + 1)) for f = h x^2 / 2 without noise, c h < 1.
+    """x_t / x_0 = prod_{s <= t} (1 - c h / s) = Gamma(t + 1 - c h) / (Gamma(1 - c h) Gamma(t + 1)) for f = h x^2 / 2, no noise, c h < 1.
 
     About t^(-c h) / Gamma(1 - c h). With c h = 0.2 it is the example of Nemirovski et al. 2009, section 2.1 (unconfirmed), whose x_N is
     x after N - 1 steps.

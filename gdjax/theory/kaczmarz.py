@@ -34,21 +34,30 @@ def kaczmarz_contraction(A: Float[ArrayLike, "n p"]) -> float:
 
 
 def kaczmarz_distance(
-    A: Float[ArrayLike, "n p"], residual: Float[ArrayLike, " n"], error: Float[ArrayLike, " p"], num_steps: int
+    A: Float[ArrayLike, "n p"],
+    residual: Float[ArrayLike, " n"],
+    error: Float[ArrayLike, " p"],
+    num_steps: int,
+    *,
+    probabilities: Float[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, " steps+1"]:
     """The exact E||x_t - x*||^2 from an error x_0 - x*, where x* solves A x = b, or least squares with residuals b - A x*.
 
     With unit rows z_i = a_i / ||a_i|| a step is x+ = x - z_i (z_i'x - b_i / ||a_i||), so S = E ee' follows S+ = S - GS - SG
     + sum_i p_i (z_i'S z_i + r_i^2 - 2 r_i z_i'm) z_i z_i', G = A'A / ||A||_F^2: the moments of SGD with rate 1 on rows drawn by p.
 
-    >>> kaczmarz_distance(np.diag([1.0, 2.0]), [0.0, 0.0], [1.0, 1.0], 1).round(12).tolist()  # the first with 1/5, the second with 4/5
+    Parameters
+    ----------
+    probabilities
+        Of the rows, if not `row_probabilities`; then residuals must be 0.
+
+    >>> kaczmarz_distance(np.diag([1.0, 2.0]), [0.0, 0.0], [1.0, 1.0], 1).round(6).tolist()  # the first with 1/5, the second with 4/5
     [2.0, 1.0]
     """
+    weights = row_probabilities(A) if probabilities is None else probabilities
     rows, given = np.asarray(A, dtype=float), np.asarray(residual, dtype=float)
     lengths = np.linalg.norm(rows, axis=1)
-    known = moments.of_examples(
-        rows / lengths[:, None], given / lengths, np.asarray(error, dtype=float), probabilities=row_probabilities(rows)
-    )
+    known = moments.of_examples(rows / lengths[:, None], given / lengths, np.asarray(error, dtype=float), probabilities=weights)
     with moments.double():
         return np.asarray(moments.curve(known, 1.0, 1.0, np.ones_like(known.gram), num_steps=num_steps))
 

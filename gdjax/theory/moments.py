@@ -211,10 +211,23 @@ def expected_suboptimality(
     if rates.ndim > 1:  # the last rate of a row goes on
         rates = rates[:, np.minimum(np.arange(num_steps), rates.shape[1] - 1)]
     sizes = np.broadcast_to(np.asarray(batch_size), rates.shape[:1])
-    noise = np.broadcast_to(batch_noise_factor(sizes, problem.num_examples, sampler=sampler), rates.shape[:1])
+    noise = np.asarray(batch_noise_factor(sizes, problem.num_examples, sampler=sampler), dtype=float)
     moments = of_problem(problem)
+    return curves(moments, 2.0 * rates, noise, moments.gram, num_steps=num_steps)
+
+
+def curves(
+    moments: Moments,
+    gamma: Float[ArrayLike, " settings"] | Float[ArrayLike, "settings steps"],
+    noise: Float[ArrayLike, "..."],
+    weights: Float[ArrayLike, " q"],
+    *,
+    num_steps: int,
+) -> Float[np.ndarray, "settings steps+1"]:
+    """`curve` for many steps, or rows of them, and a noise factor for all or one for each, as one program."""
+    steps = np.atleast_1d(np.asarray(gamma, dtype=float))
     with double():
-        return np.asarray(_curves(moments, 2.0 * rates, noise, moments.gram, num_steps=num_steps))
+        return np.asarray(_curves(moments, steps, np.broadcast_to(noise, steps.shape[:1]), np.asarray(weights), num_steps=num_steps))
 
 
 @functools.partial(jax.jit, static_argnames="num_steps")

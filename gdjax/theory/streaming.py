@@ -51,7 +51,12 @@ def gaussian_edge(eigenvalues: Float[ArrayLike, " d"], batch_size: int = 1) -> f
     0.429825
     """
     alone = 2.0 * batch_size / ((batch_size + 1.0) * np.max(eigenvalues))  # where the top mode alone is unstable, and U infinite
-    return float(brentq(lambda gamma: 1.0 / max(float(gaussian_gain(eigenvalues, gamma, batch_size)), 1e-300) - 1.0, 1e-12 * alone, alone))
+
+    def over(gamma: float) -> float:
+        return 1.0 - 1.0 / float(gaussian_gain(eigenvalues, gamma, batch_size))
+
+    edge: Any = brentq(over, 1e-9 * alone, alone)
+    return float(edge)
 
 
 class Streamed(NamedTuple):
@@ -136,16 +141,23 @@ def averaging_bound(learning_rate: Any, num_iterates: Any, *, dimension: int, ra
     return start**2 / (2.0 * np.asarray(num_iterates, dtype=float))
 
 
-def averaging_asymptote(num_iterates: Any, *, dimension: int, variance: float = 1.0) -> Any:
-    """sigma^2 d / (2n), what is left of the mean of n iterates in the end: no estimate does better (Polyak and Juditsky 1992).
+def averaging_asymptote(eigenvalues: Float[ArrayLike, " d"], learning_rate: Any, num_iterates: Any, *, variance: float = 1.0) -> Any:
+    """(sigma^2 d + (d + 1) tr HS) / (2n), what is left of the mean of n iterates in the end, with tr HS = sigma^2 U / (1 - U).
 
-    The start is forgotten as ||H^(-1/2) e_0||^2 / (2 gamma^2 n^2) (Defossez and Bach 2015, unconfirmed).
+    It is tr(H^-1 C) / (2n) for the covariance C = sigma^2 H + H tr HS + HSH of the gradient's noise at the floor. For small rates it is
+    sigma^2 d / (2n), which no estimate betters (Polyak and Juditsky 1992). The start is forgotten faster, as
+    ||H^(-1/2) e_0||^2 / (2 gamma^2 n^2) (Defossez and Bach 2015, unconfirmed).
+
+    >>> round(float(averaging_asymptote([1.0, 0.5], 1e-9, 10)), 6)
+    0.1
     """
-    return 0.5 * variance * dimension / np.asarray(num_iterates, dtype=float)
+    dimension = np.size(eigenvalues)
+    square = 2.0 * gaussian_floor(eigenvalues, learning_rate, variance=variance)
+    return 0.5 * (variance * dimension + (dimension + 1.0) * square) / np.asarray(num_iterates, dtype=float)
 
 
 def heavy_ball_floor(learning_rate: Any, momentum: Any, curvature: Any, variance: float = 1.0) -> Any:
-    """The stationary E x^2 of x+ = x - alpha (h x + noise) + beta (x - x_before): alpha c (1 + beta) / ((1 - beta) h (2 (1 + beta) - alpha h)).
+    """lim E x^2 = alpha c (1 + beta) / ((1 - beta) h (2 (1 + beta) - alpha h)) of x+ = x - alpha (h x + noise) + beta (x - x_before).
 
     Exact for noise of variance c that does not depend on x; infinite from the edge alpha h = 2 (1 + beta) on. Without momentum it is
     the floor of SGD, with it about that at the rate alpha / (1 - beta) (Mandt et al. 2017 to first order; Ziyin et al. 2022).
