@@ -4,9 +4,9 @@ Claim
     On least squares the rate at which a step on a batch of B gains most, and what it gains, are those of the full gradient divided by
     1 + B_noise / B, in expectation exactly. The steps and the examples to a target trade along one hyperbola.
 Theory
-    E f(x - eps g_B) - f(x) = -eps |G|^2 + eps^2 (G'HG + tr(H Sigma) / B) / 2 for batches drawn with replacement; B_noise = tr(H Sigma) / G'HG
-    (McCandlish et al. 2018). |G|^2 and tr Sigma have unbiased estimates from two batch sizes. (S / S_min - 1)(E / E_min - 1) = 1 is a
-    fit, no identity.
+    E f(x - eps g_B) - f(x) = -eps |G|^2 + eps^2 (G'HG + tr(H Sigma) / B) / 2 for batches drawn with replacement;
+    B_noise = tr(H Sigma) / G'HG (McCandlish et al. 2018). |G|^2 and tr Sigma have unbiased estimates from two batch sizes.
+    (S / S_min - 1)(E / E_min - 1) = 1 is a fit, no identity.
 Sweep
     One step from points between the start and the minimizer x rates x batch sizes x seeds; then whole runs to a target x rates x
     batch sizes x seeds.
@@ -266,7 +266,8 @@ def _fit(runs: xr.Dataset) -> _Fit | None:
 
     found = scipy.optimize.least_squares(missed, np.log([steps.min(), (steps * sizes).min()]))
     left = np.mean(missed(found.x) ** 2) / np.var(np.log(steps))
-    return _Fit(sizes, steps, *(float(number) for number in np.exp(found.x)), 1.0 - float(left))
+    least_steps, least_examples = (float(number) for number in np.exp(found.x))
+    return _Fit(sizes, steps, least_steps, least_examples, 1.0 - float(left))
 
 
 def _fit_finding(fit: _Fit) -> Finding:

@@ -30,7 +30,7 @@ SMALL = {
     "homogenised_sgd": {"num_parameters": 200, "num_steps": 800, "num_power_law_steps": 400},
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
-    "noisy_quadratic": {"num_modes": 2000, "num_rates": 24, "batch_size": [4, 64], "num_seeds": 64},
+    "noisy_quadratic": {"num_modes": 6000, "num_rates": 16, "batch_size": [4, 64], "num_seeds": 64},
     "normal_equations": {},
     "training_traps": {"num_accumulated": 2000},
     "variance_reduction": {"num_steps": 4000, "num_seeds": 24, "num_examples": 50, "num_features": 4},
