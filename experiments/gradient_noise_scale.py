@@ -90,11 +90,16 @@ def run(
 
 
 def shares(problem: Problem) -> list[float]:
-    """Which parts of the way from the minimizer to the start steps are taken at: the start, and where the noise scale is so large."""
-    grid = np.geomspace(1.0, 1e-4, 400)
-    scales = np.array([_scale(problem, share).batch_size for share in grid])
-    if not np.isfinite(scales[0]):
+    """Which parts of the way from the minimizer to the start steps are taken at: the start, and where the noise scale is so large.
+
+    Along the way tr(H Sigma) is a parabola, and G'HG grows as the square.
+    """
+    grid, thirds = np.geomspace(1.0, 1e-4, 400), np.array([0.0, 0.5, 1.0])
+    along = [_scale(problem, share) for share in thirds]
+    if not np.isfinite(along[-1].batch_size):
         raise InputError(f"experiment gradient_noise_scale needs a gradient at the start, and {problem.name} has none there.")
+    noise = np.polyval(np.polyfit(thirds, [scale.curved_noise for scale in along], 2), grid)
+    scales = noise / (along[-1].curvature * grid**2)
     return [1.0, *(float(grid[np.argmax(scales >= wanted)]) for wanted in SCALES if scales[0] < wanted <= scales.max())]
 
 
@@ -104,8 +109,7 @@ def _point(problem: Problem, share: float) -> np.ndarray:
 
 
 def _scale(problem: Problem, share: float) -> theory.NoiseScale:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return noise_scale.least_squares(problem, _point(problem, share))
+    return noise_scale.least_squares(problem, _point(problem, share))
 
 
 def _singles(sweep: Callable[..., xr.Dataset], problem: Problem, share: float, sizes: list[int], seeds: range) -> xr.Dataset:

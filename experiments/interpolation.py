@@ -222,7 +222,7 @@ def _single_findings(single: xr.Dataset, problem: Problem) -> list[Finding]:
                     f"takes away, mean of {samples.size} (4 standard errors)",
                     predicted=exact,
                     measured=float(samples.mean()),
-                    tolerance=4.0 * float(analysis.standard_error(samples, "seed")) / abs(exact),
+                    tolerance=4.0 * float(analysis.standard_error(samples, "seed")) / (abs(exact) or 1.0),
                     source="E|x|^2 xx' = beta G for rows of one norm: g is exact (Ma, Bassily and Belkin 2018, proof of Theorem 1)",
                 )
             )
