@@ -4,9 +4,9 @@ Claim
     On least squares the rate at which a step on a batch of B gains most, and what it gains, are those of the full gradient divided by
     1 + B_noise / B, in expectation exactly. The steps and the examples to a target trade along one hyperbola.
 Theory
-    E f(x - eps g_B) - f(x) = -eps |G|^2 + eps^2 (G'HG + tr(H Sigma) / B) / 2 for batches drawn with replacement; B_noise = tr(H Sigma) / G'HG
-    (McCandlish et al. 2018). |G|^2 and tr Sigma have unbiased estimates from two batch sizes. (S / S_min - 1)(E / E_min - 1) = 1 is a
-    fit, no identity.
+    E f(x - eps g_B) - f(x) = -eps |G|^2 + eps^2 (G'HG + tr(H Sigma) / B) / 2 for batches drawn with replacement;
+    B_noise = tr(H Sigma) / G'HG (McCandlish et al. 2018). |G|^2 and tr Sigma have unbiased estimates from two batch sizes.
+    (S / S_min - 1)(E / E_min - 1) = 1 is a fit, no identity.
 Sweep
     One step from points between the start and the minimizer x rates x batch sizes x seeds; then whole runs to a target x rates x
     batch sizes x seeds.
@@ -90,11 +90,16 @@ def run(
 
 
 def shares(problem: Problem) -> list[float]:
-    """Which parts of the way from the minimizer to the start steps are taken at: the start, and where the noise scale is so large."""
-    grid = np.geomspace(1.0, 1e-4, 400)
-    scales = np.array([_scale(problem, share).batch_size for share in grid])
-    if not np.isfinite(scales[0]):
+    """Which parts of the way from the minimizer to the start steps are taken at: the start, and where the noise scale is so large.
+
+    Along the way tr(H Sigma) is a parabola, and G'HG grows as the square.
+    """
+    grid, thirds = np.geomspace(1.0, 1e-4, 400), np.array([0.0, 0.5, 1.0])
+    along = [_scale(problem, share) for share in thirds]
+    if not np.isfinite(along[-1].batch_size):
         raise InputError(f"experiment gradient_noise_scale needs a gradient at the start, and {problem.name} has none there.")
+    noise = np.polyval(np.polyfit(thirds, [scale.curved_noise for scale in along], 2), grid)
+    scales = noise / (along[-1].curvature * grid**2)
     return [1.0, *(float(grid[np.argmax(scales >= wanted)]) for wanted in SCALES if scales[0] < wanted <= scales.max())]
 
 
@@ -104,8 +109,7 @@ def _point(problem: Problem, share: float) -> np.ndarray:
 
 
 def _scale(problem: Problem, share: float) -> theory.NoiseScale:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return noise_scale.least_squares(problem, _point(problem, share))
+    return noise_scale.least_squares(problem, _point(problem, share))
 
 
 def _singles(sweep: Callable[..., xr.Dataset], problem: Problem, share: float, sizes: list[int], seeds: range) -> xr.Dataset:
@@ -266,7 +270,8 @@ def _fit(runs: xr.Dataset) -> _Fit | None:
 
     found = scipy.optimize.least_squares(missed, np.log([steps.min(), (steps * sizes).min()]))
     left = np.mean(missed(found.x) ** 2) / np.var(np.log(steps))
-    return _Fit(sizes, steps, *(float(number) for number in np.exp(found.x)), 1.0 - float(left))
+    least_steps, least_examples = (float(number) for number in np.exp(found.x))
+    return _Fit(sizes, steps, least_steps, least_examples, 1.0 - float(left))
 
 
 def _fit_finding(fit: _Fit) -> Finding:

@@ -4,7 +4,8 @@ Claim
     On a stream of Gaussian examples the risk of SGD is that of homogenised SGD, which one integral equation gives; it converges to a
     floor below the critical rate 2 / tr H and grows above it. On power laws its exponent is the signal's or the noise's, the slower one.
 Theory
-    R(t) = sum_i lambda_i s_i(0) exp(-2 gamma lambda_i t) + gamma^2 int_0^t sum_i lambda_i^2 exp(-2 gamma lambda_i (t - u)) (R(u) + sigma^2) du
+    R(t) = sum_i lambda_i s_i(0) exp(-2 gamma lambda_i t)
+         + gamma^2 int_0^t sum_i lambda_i^2 exp(-2 gamma lambda_i (t - u)) (R(u) + sigma^2) du
     (Paquette et al. 2021); the moments for finitely many parameters are an exact linear recursion. With lambda_i = i^-a and
     lambda_i s_i(0) = i^-b, R(t) falls as t^-min((b - 1) / a, 2 - 1 / a) (Velikanov et al. 2023).
 Sweep
@@ -71,7 +72,7 @@ def _observed(stream_seed: float, curvatures: Any, truth: Any, noise: float, num
         minimum=0.0,
         smoothness=2.0 * curvatures.max(),
         strong_convexity=2.0 * curvatures.min(),
-        hessian=np.diag(2.0 * curvatures),
+        hessian=np.diag(2.0 * curvatures),  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -183,7 +184,7 @@ def _volterra_findings(part: xr.Dataset) -> list[Finding]:
     label = f"γ tr H = {_gamma(one) * stream.trace:.2g}"
     return [
         Finding(
-            claim=f"{label}, {len(stream.curvatures)} parameters: largest relative distance of the Volterra equation from the exact moments",
+            claim=f"{label}, {len(stream.curvatures)} parameters: largest relative distance of Volterra's equation from the exact moments",
             predicted=0.0,
             measured=float(np.max(np.abs(limit / exact - 1.0))),
             tolerance=0.0036 * 500 / len(stream.curvatures),
@@ -234,8 +235,8 @@ def _critical_findings(part: xr.Dataset) -> list[Finding]:
             kind="at_most",
         ),
         Finding(
-            claim=f"γ tr H = {_gamma(above) * stream.trace:.2g}, above it: logarithm of the risk's growth in the last half of {last} steps, "
-            "mean of the runs (4 standard errors and 5 %)",
+            claim=f"γ tr H = {_gamma(above) * stream.trace:.2g}, above it: logarithm of the risk's growth in the last half of {last} "
+            "steps, mean of the runs (4 standard errors and 5 %)",
             predicted=float(np.log(exact[-1] / exact[len(exact) // 2])),
             measured=float(ends.mean()),
             tolerance=0.05 + spread / float(np.log(exact[-1] / exact[len(exact) // 2])),
@@ -267,8 +268,8 @@ def _power_law_findings(one: xr.Dataset, source: float) -> list[Finding]:
             source="Velikanov, Kuznedelev and Yarotsky 2023",
         ),
         Finding(
-            claim=f"a = {EXPONENT:g}, b = {source:g}: risk of {ratios.size} runs over its exact expectation, mean over {one.step.values[-1]} "
-            "steps (4 standard errors)",
+            claim=f"a = {EXPONENT:g}, b = {source:g}: risk of {ratios.size} runs over its exact expectation, mean over "
+            f"{one.step.values[-1]} steps (4 standard errors)",
             predicted=1.0,
             measured=float(ratios.mean()),
             tolerance=4.0 * float(analysis.standard_error(ratios, "stream_seed")),

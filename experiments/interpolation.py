@@ -42,7 +42,10 @@ SPIKE = 0.1
 NUM_RECORDS = 100
 
 SATURATION = 4.0
-"""-log g of gradient descent at its best rate is at most 4 times that at m*: 2 log((1 + r) / (1 - r)) against -log(1 - r), r = lambda_k / lambda_1."""
+"""-log g of gradient descent at its best rate is at most 4 times that at m*: 2 log((1 + r) / (1 - r)) against at least -log(1 - r).
+
+Here r = lambda_k / lambda_1, and eta* at m* is at least 1 / lambda_1.
+"""
 
 RELATIVE_RATES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Of single steps, in units of each batch size's best."""
@@ -161,8 +164,8 @@ def draw(results: xr.DataTree) -> dict[str, Figure]:
     figures.source(
         drawn,
         f"n = {problem.num_examples} unit rows, {one.attrs['num_features']} features, every target fitted; λ₁ = {largest:.3g}, "
-        f"λ$_k$ = {smallest:.3g}, m* = {theory.critical_batch_size(largest, smallest):.3g}. Mean of {one.sizes['seed']} seeds, bands 10–90 %. "
-        "Left: dotted, the bound gᵗ.\nMiddle: the three parts that Shallue et al. (2019) see on neural networks: perfect scaling, "
+        f"λ$_k$ = {smallest:.3g}, m* = {theory.critical_batch_size(largest, smallest):.3g}. Mean of {one.sizes['seed']} seeds, bands "
+        "10–90 %. Left: dotted, the bound gᵗ.\nMiddle: the three parts that Shallue et al. (2019) see on neural networks: perfect scaling, "
         "diminishing returns, a plateau (grey: steps by the bound).",
     )
     return {"interpolation": drawn}
@@ -190,7 +193,8 @@ def _bound(size: int, one: xr.Dataset, problem: Problem) -> np.ndarray:
 def _bound_finding(size: int, one: xr.Dataset, problem: Problem) -> Finding:
     ratio = (_relative(one).mean("seed") / _bound(size, one, problem)).isel(step=slice(1, None))
     return Finding(
-        claim=f"B = {size}, its best rate {float(one.learning_rate):.3g}: largest ratio of the mean squared distance to g^t times the start's",
+        claim=f"B = {size}, its best rate {float(one.learning_rate):.3g}: largest ratio of the mean squared distance to g^t times "
+        "the start's",
         predicted=1.0,
         measured=float(ratio.max()),
         tolerance=0.0,
@@ -214,11 +218,11 @@ def _single_findings(single: xr.Dataset, problem: Problem) -> list[Finding]:
             exact = 1.0 - float(theory.step_factor(share * rate, size, _curvature(direction, problem)))
             findings.append(
                 Finding(
-                    claim=f"B = {size}, {share:g} of the best rate, {direction} direction: the part of the squared distance that a step takes away, mean of "
-                    f"{samples.size} (4 standard errors)",
+                    claim=f"B = {size}, {share:g} of the best rate, {direction} direction: the part of the squared distance that a step "
+                    f"takes away, mean of {samples.size} (4 standard errors)",
                     predicted=exact,
                     measured=float(samples.mean()),
-                    tolerance=4.0 * float(analysis.standard_error(samples, "seed")) / abs(exact),
+                    tolerance=4.0 * float(analysis.standard_error(samples, "seed")) / (abs(exact) or 1.0),
                     source="E|x|^2 xx' = beta G for rows of one norm: g is exact (Ma, Bassily and Belkin 2018, proof of Theorem 1)",
                 )
             )

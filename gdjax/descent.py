@@ -307,7 +307,7 @@ def _weights(rows: Int[Array, "steps batch"], dtype: Any) -> Float[Array, "steps
 def _init(problem: Problem, optimizer: Any, params: Any, *, full: bool) -> Any:
     """One lane's state at the start."""
     if isinstance(optimizer, ExampleGradientTransformation):
-        return optimizer.init(params, objective=_objective(problem, full=full))
+        return optimizer.init(params, objective=_objective(problem, full=full))  # pyright: ignore[reportCallIssue]
     return optimizer.init(params)
 
 

@@ -42,7 +42,7 @@ SMALL = {
     "lower_bound": {"horizons": [5]},
     "nesterov_acceleration": {"num_mode_steps": 1000, "num_tail_steps": 1000},
     "noise_floor": {"num_steps": 400, "num_seeds": 400, "num_streams": 200},
-    "noisy_quadratic": {"num_modes": 2000, "num_rates": 24, "batch_size": [4, 64], "num_seeds": 64},
+    "noisy_quadratic": {"num_modes": 6000, "num_rates": 16, "batch_size": [4, 64], "num_seeds": 64},
     "normal_equations": {},
     "optimized_gradient": {"num_thresholds": 100},
     "optimizers": {"optimizer": ["sgd", "heavy_ball", "nadam"], "num_steps": 200, "num_rates": 16, "num_seeds": 16},

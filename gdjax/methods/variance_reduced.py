@@ -56,7 +56,7 @@ def svrg(learning_rate: float, stage_length: int = 0, average: bool = False) -> 
         updates = jax.tree.map(jnp.subtract, moved, params)
         return updates, SvrgState(snapshot, full, total, state.step + 1)
 
-    return ExampleGradientTransformation(init, update)
+    return ExampleGradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 class SagaState(NamedTuple):
@@ -85,7 +85,7 @@ def saga(learning_rate: float) -> ExampleGradientTransformation:
         )
         return updates, _remembered(state, batch, seen, before, len(objective.rows))
 
-    return ExampleGradientTransformation(init, update)
+    return ExampleGradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _remembered(state: SagaState, batch: Examples, seen: PyTree, before: PyTree, num_examples: int) -> SagaState:

@@ -55,7 +55,8 @@ def risk(stream: Stream, rate: float, steps: Float[ArrayLike, " records"]) -> Fl
 def volterra(stream: Stream, rate: float, times: Float[ArrayLike, " records"]) -> Float[np.ndarray, " records"]:
     """The risk of homogenised SGD, the limit of many parameters:
 
-    R(t) = sum_i lambda_i s_i(0) exp(-2 gamma lambda_i t) + gamma^2 int_0^t sum_i lambda_i^2 exp(-2 gamma lambda_i (t - u)) (R(u) + sigma^2) du.
+    R(t) = sum_i lambda_i s_i(0) exp(-2 gamma lambda_i t)
+         + gamma^2 int_0^t sum_i lambda_i^2 exp(-2 gamma lambda_i (t - u)) (R(u) + sigma^2) du.
 
     Paquette, Lee, Pedregosa and Paquette (2021). It is solved by s_i' = -2 gamma lambda_i s_i + gamma^2 lambda_i (R + sigma^2).
     """

@@ -1,8 +1,8 @@
 """SGD on least squares that fits every example: which batch size is worth it.
 
-Rows x_i have norms of at most sqrt(beta), y = X theta* exactly, and lambda are eigenvalues of G = X'X / n, lambda_1 the largest and lambda_k
-the smallest that is not zero. Batches of m are drawn with replacement. The rate eta is that of half the square: twice the learning
-rate of (1/n)||X theta - y||^2.
+Rows x_i have norms of at most sqrt(beta), y = X theta* exactly, and lambda are eigenvalues of G = X'X / n, lambda_1 the largest and
+lambda_k the smallest that is not zero. Batches of m are drawn with replacement. The rate eta is that of half the square: twice the
+learning rate of (1/n)||X theta - y||^2.
 """
 
 from __future__ import annotations

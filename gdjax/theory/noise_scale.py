@@ -24,13 +24,13 @@ class NoiseScale(NamedTuple):
 
     @property
     def batch_size(self) -> float:
-        """B_noise = tr(H Sigma) / G'HG: with so large a batch a step gains half of what the full gradient's does."""
-        return self.curved_noise / self.curvature
+        """B_noise = tr(H Sigma) / G'HG: with so large a batch a step gains half of what the full gradient's does; inf where G = 0."""
+        return self.curved_noise / self.curvature if self.curvature else np.inf
 
     @property
     def simple_batch_size(self) -> float:
         """tr Sigma / |G|^2, which needs no Hessian and is B_noise where H is a multiple of the identity."""
-        return self.noise / self.gradient
+        return self.noise / self.gradient if self.gradient else np.inf
 
     def best_rate(self, batch_size: Float[ArrayLike, "..."] = np.inf) -> Float[np.ndarray, "..."]:
         """eps_max / (1 + B_noise / B) with eps_max = |G|^2 / G'HG: the rate at which a step gains most (their equation 2.5)."""

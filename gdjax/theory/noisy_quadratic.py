@@ -1,8 +1,8 @@
 """The noisy quadratic model: how batch size, rate, momentum and preconditioning trade steps for examples.
 
 f(x) = sum_i h_i x_i^2 / 2, and a gradient on a batch of B has independent noise of variance c_i / B along each eigenvector. Zhang et al.
-(2019) take h_i = c_i = 1 / i, i <= 10^4, x_0 = 1: then E f(x_t) has a closed form in t, and the steps to a target are found by their binary digits.
-Everything here is JAX and can be mapped over rates, batch sizes and momenta: a search over thousands of settings is one program.
+(2019) take h_i = c_i = 1 / i, i <= 10^4, x_0 = 1. E f(x_t) has a closed form in t, and the steps to a target are found by their binary
+digits. Everything here is JAX and can be mapped over rates, batch sizes and momenta: a search over thousands of settings is one program.
 """
 
 from __future__ import annotations
@@ -229,8 +229,8 @@ def best_rates(
             steps_to_target(model, rates.ravel(), batches, np.full(batches.shape, momentum), target, with_momentum=momentum > 0)
         ).reshape(rates.shape)
         best = steps.argmin(axis=1)
-        ends = [places[rows, np.clip(best + side, 0, num_rates - 1)] for side in (-1, 1)]
-        places = np.linspace(*ends, num_rates, axis=1)
+        low, high = (places[rows, np.clip(best + side, 0, num_rates - 1)] for side in (-1, 1))
+        places = np.linspace(low, high, num_rates, axis=1)
     level = steps == steps.min(axis=1, keepdims=True)  # steps are whole numbers, so that rates near the best tie: the middle one
     middle = np.exp(np.sum(np.where(level, np.log(rates), 0.0), axis=1) / level.sum(axis=1))
     return Best(middle, steps.min(axis=1), 2 * batches.size)

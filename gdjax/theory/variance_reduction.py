@@ -118,6 +118,6 @@ def svrg_means(moments: Ridge, learning_rate: Float[Array, ""] | float, *, stage
         after = lax.fori_loop(0, stage_length, lambda i, pair: step(i, pair, second), (second, second))[0]
         return after, 0.5 * jnp.sum(moments.hessian * after)
 
-    start = jnp.outer(moments.error, moments.error)
+    start = jnp.outer(jnp.asarray(moments.error), jnp.asarray(moments.error))
     _, values = lax.scan(stage, start, length=num_stages)
     return jnp.concatenate([0.5 * jnp.sum(moments.hessian * start)[None], values])
