@@ -19,6 +19,7 @@ from gdjax.sweep import sweep
 SMALL = {
     "learning_rate": {"num_rates": 40, "num_seeds": 32, "learning_rate": [0.001, 0.05]},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
+    "batch_variants": {"num_epochs": 10, "num_seeds": 64, "num_decayed": 400},
     "heteroscedastic": {"num_data_sets": 2000, "num_fitted": 100},
     "leverage": {"num_sizes": 7},
     "likelihood": {},
