@@ -31,6 +31,7 @@ SMALL = {
     "normal_equations": {},
     "persistence": {"num_steps": 20, "methods": ["sgd", "heavy_ball"]},
     "training_traps": {"num_accumulated": 2000},
+    "when_to_use": {"num_parameters": [2, 8], "num_examples": [300, 2000], "tolerances": [0.1, 0.03], "num_repeats": 1},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 EXPERIMENTS = {name: experiments.named(name) for name in experiments.names()}
