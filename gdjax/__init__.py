@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from gdjax import analysis, losses, methods, persistence, problems, samplers, theory
+from gdjax import analysis, losses, methods, persistence, problems, samplers, stopping, theory
 from gdjax.program import Observer
 from gdjax.records import Finding, InputError, Problem
 from gdjax.store import open_results
@@ -21,6 +21,7 @@ __all__ = [
     "persistence",
     "problems",
     "samplers",
+    "stopping",
     "sweep",
     "theory",
 ]

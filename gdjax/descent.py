@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gdjax.methods import Method, reported_point
 from gdjax.records import Lanes, Measurement, Problem, Trajectory
+from gdjax.stopping import Rule, Seen
 
 DIVERGENCE_BOUND = 1e6
 """A run has diverged where its objective is not finite or more than this multiple of the objective at the start."""
@@ -33,12 +34,32 @@ class Point(NamedTuple):
     gradient: Lanes
 
 
+class Best(NamedTuple):
+    """The best record of each lane so far."""
+
+    lanes: Lanes
+    step: Int[Array, " lanes"]
+
+
+class Watch(NamedTuple):
+    """What is known of runs that a rule may stop."""
+
+    rule: PyTree  # the rule's own state
+    ended: Bool[Array, " lanes"]
+    stopped_at: Int[Array, " lanes"]
+    diverged_at: Int[Array, " lanes"]
+    last: Float[Array, "4 lanes"]  # the last record, which a lane that has ended keeps
+    best: Best | None
+    rate: Float[Array, " lanes"] | None  # what the learning rates are multiplied by
+
+
 class Progress(NamedTuple):
     """All of a block of runs that a step changes."""
 
     lanes: Lanes
     state: PyTree  # the optimizer's
     point: Point | None  # at `lanes` where every step takes the full gradient, None where steps take batches
+    watch: Watch | None = None  # where a rule may stop them
 
 
 class Schedule(NamedTuple):
@@ -46,7 +67,7 @@ class Schedule(NamedTuple):
 
     gaps: Int[Array, " records"]  # steps to take before each record; 0 records without a step
     rows: Int[Array, " records"]  # where in the table of examples those steps begin
-    steps: Int[Array, " records"]  # how many steps the run has taken at each record
+    steps: Int[Array, " records"]  # how many steps the run has taken at each record; below 0 from the end of a watched run on
 
 
 Update = Callable[[Lanes, PyTree, Lanes, Array], tuple[Lanes, PyTree]]
@@ -77,12 +98,13 @@ def measure(problem: Problem, lanes: Lanes, point: Point) -> Measurement:
     return Measurement(point.objective, point.suboptimality, _norm(point.gradient), distance)
 
 
-def begin(problem: Problem, method: Method, numbers: Numbers, num_lanes: int, *, full: bool) -> Progress:
+def begin(problem: Problem, method: Method, numbers: Numbers, num_lanes: int, *, full: bool, rule: Rule | None = None) -> Progress:
     """Put every lane at the problem's start."""
     lanes = jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], (*x.shape, num_lanes)), problem.start)
     axes = _state_axes(method, numbers, lanes)
     state = jax.vmap(lambda n, x: method(**n).init(x), in_axes=(0, -1), out_axes=axes, axis_size=num_lanes)(numbers, lanes)
-    return Progress(lanes, state, evaluate(problem, lanes) if full else None)
+    watch = None if rule is None else _watch(rule, reported_point(state, lanes), num_lanes)
+    return Progress(lanes, state, evaluate(problem, lanes) if full else None, watch)
 
 
 def descend(
@@ -95,6 +117,8 @@ def descend(
     *,
     tile: int = 1,
     ragged: bool = False,
+    rule: Rule | None = None,
+    mapped: tuple[str, ...] = (),
 ) -> tuple[Progress, Trajectory]:
     """Run every lane along a schedule of records.
 
@@ -107,25 +131,115 @@ def descend(
         rows more, since examples are gathered for `tile` steps at a time.
     ragged
         Whether some batches are filled up with `samplers.ABSENT`.
+    rule
+        When runs end early; `progress` then has begun with it. A lane that has ended is frozen, and a block of such lanes ends the work.
+        A counter of steps that lanes share counts on while one of them moves.
+    mapped
+        The axes that this is mapped over by `vmap`, by name: with a rule, the work ends when the runs along all of them have.
     """
-    update = lanewise_update(method, numbers, progress.lanes)
     start = jax.tree.map(lambda x: x[..., None], problem.start)
     bound = DIVERGENCE_BOUND * _scale(evaluate(problem, start))
 
+    def steps(now: Progress, at: Schedule, numbers: Numbers) -> Progress:
+        update = lanewise_update(method, numbers, now.lanes)
+        if indices is None:
+            return _full_steps(problem, update, now, at)
+        return _batch_steps(problem, update, now, at, indices, tile=tile, ragged=ragged)
+
+    def reached(now: Progress) -> tuple[Lanes, Point]:
+        lanes = reported_point(now.state, now.lanes)
+        return lanes, now.point if now.point is not None and lanes is now.lanes else evaluate(problem, lanes)
+
     def record(carry: tuple[Progress, Array], at: Schedule) -> tuple[tuple[Progress, Array], Array]:
         now, diverged_at = carry
-        if indices is None:
-            now = _full_steps(problem, update, now, at)
-        else:
-            now = _batch_steps(problem, update, now, at, indices, tile=tile, ragged=ragged)
-        lanes = reported_point(now.state, now.lanes)
-        point = now.point if now.point is not None and lanes is now.lanes else evaluate(problem, lanes)
+        now = steps(now, at, numbers)
+        lanes, point = reached(now)
         diverged = ~(point.objective <= bound)  # a NaN is neither above nor below
         return (now, jnp.where(diverged & (diverged_at < 0), at.steps, diverged_at)), jnp.stack(measure(problem, lanes, point))
 
+    def watched(now: Progress, at: Schedule) -> Progress:
+        watch: Any = now.watch
+        before = now._replace(watch=None)
+        now = _chosen(watch.ended, before, steps(before, at, _slowed(numbers, watch.rate)))
+        lanes, point = reached(now)
+        last = _chosen(watch.ended, watch.last, jnp.stack(measure(problem, lanes, point)))
+        seen = Seen(at.steps, last[0], ~(last[0] <= bound), lanes)
+        return now._replace(watch=_judged(rule, problem, watch._replace(last=last), seen))
+
+    if rule is not None:
+        return _until_ended(watched, schedule, progress, mapped)
     nowhere = jnp.full(jax.tree.leaves(progress.lanes)[0].shape[-1], -1, jnp.int32)
     (progress, diverged_at), records = lax.scan(record, (progress, nowhere), schedule)
     return progress, Trajectory(records, diverged_at, reported_point(progress.state, progress.lanes))
+
+
+def _watch(rule: Rule, lanes: Lanes, num_lanes: int) -> Watch:
+    """Nothing has been seen yet."""
+    like = jax.tree.leaves(lanes)[0].reshape(-1, num_lanes)[0]
+    nowhere, first = jnp.full(num_lanes, -1, jnp.int32), jnp.full((len(Measurement._fields), num_lanes), jnp.nan, like.dtype)
+    state = rule.begin(like)
+    rate, best = rule.slows, rule.keeps_best
+    return Watch(
+        rule=state,
+        ended=nowhere >= 0,
+        stopped_at=nowhere,
+        diverged_at=nowhere,
+        last=first,
+        best=Best(lanes, nowhere) if best else None,
+        rate=jnp.ones_like(like) if rate else None,
+    )
+
+
+def _judged(rule: Any, problem: Problem, watch: Watch, seen: Seen) -> Watch:
+    """What the rule makes of one more record; lanes that have ended stay as they are."""
+    verdict = rule.watch(watch.rule, seen, problem)
+    stopped, failed = verdict.stopped, jnp.zeros_like(watch.ended) if verdict.failed is None else verdict.failed
+    new = Watch(
+        rule=verdict.state,
+        ended=stopped | failed,
+        stopped_at=jnp.where(stopped, seen.step, watch.stopped_at),
+        diverged_at=jnp.where((seen.diverged | failed) & (watch.diverged_at < 0), seen.step, watch.diverged_at),
+        last=watch.last,
+        best=None if watch.best is None else _chosen(verdict.best, Best(seen.lanes, jnp.full_like(watch.best.step, seen.step)), watch.best),
+        rate=None if watch.rate is None else verdict.rate,
+    )
+    return _chosen(watch.ended, watch, new)
+
+
+def _until_ended(
+    watched: Callable[[Progress, Schedule], Progress], schedule: Schedule, progress: Progress, mapped: tuple[str, ...]
+) -> tuple[Progress, Trajectory]:
+    """Go from record to record until the schedule or every run has ended; records that are not reached repeat the last."""
+    num_records = len(schedule.steps)
+
+    def goes_on(watch: Any, number: Array) -> Array:
+        within = (number < num_records) & (schedule.steps[jnp.minimum(number, num_records - 1)] >= 0)
+        running = jnp.sum(~watch.ended)
+        return within & ((lax.psum(running, mapped) if mapped else running) > 0)  # one truth for all, or `vmap` would select both ways
+
+    def record(carry: tuple[Array, Array, Progress, Array]) -> tuple[Array, Array, Progress, Array]:
+        _, number, now, records = carry
+        now = watched(now, jax.tree.map(lambda column: column[number], schedule))
+        watch: Any = now.watch
+        return goes_on(watch, number + 1), number + 1, now, records.at[number].set(watch.last)
+
+    watch: Any = progress.watch
+    zero = jnp.zeros((), jnp.int32)
+    begun = (goes_on(watch, zero), zero, progress, jnp.zeros((num_records, *watch.last.shape), watch.last.dtype))
+    _, number, progress, records = lax.while_loop(lambda carry: carry[0], record, begun)
+    watch = progress.watch
+    records = jnp.where(jnp.arange(num_records)[:, None, None] < number, records, watch.last[None])
+    params, best_step = watch.best or (reported_point(progress.state, progress.lanes), None)
+    return progress, Trajectory(records, watch.diverged_at, params, watch.stopped_at, best_step)
+
+
+def _slowed(numbers: Numbers, rate: Array | None) -> Numbers:
+    return numbers if rate is None else numbers | {"learning_rate": numbers["learning_rate"] * rate}
+
+
+def _chosen(first: Bool[Array, " lanes"], one: Any, other: Any) -> Any:
+    """Lane by lane one of two trees; what all lanes share is the other's."""
+    return jax.tree.map(lambda x, y: y if jnp.ndim(y) == 0 else jnp.where(first.reshape((1,) * (y.ndim - 1) + (-1,)), x, y), one, other)
 
 
 def lanewise_update(method: Method, numbers: Numbers, lanes: Lanes) -> Update:

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, PyTree
 from gdjax.methods import Method
 from gdjax.records import Problem
 from gdjax.samplers import Sampler, has_short_batches
+from gdjax.stopping import Rule
 
 PROGRAM_SECONDS = 0.35
 """What another program costs to compile (measured: 0.2 to 0.4 s for a linear model on 2 CPU cores)."""
@@ -33,6 +34,9 @@ CACHED_BYTES = 16 * 1024
 
 GATHERED_BYTES = 256 * 1024
 """Examples gathered at a time."""
+
+WATCHED_RECORDS = 32
+"""Records of one execution where runs may end early: nothing is drawn for those that follow before it is known that one goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class Grid:
     lengths: dict[int, int]  # steps that a run takes, by batch size
     steps: Int[np.ndarray, " records"]  # when to record: ascending from 0, each length among them
     padded: bool = False  # fill shapes up to powers of 2, so that grids of other sizes share their programs
+    rule: Rule | None = None  # when runs end early
 
     @property
     def num_members(self) -> int:
@@ -96,6 +101,7 @@ class Block(NamedTuple):
     lanes: range
     shape: tuple[int, int, int]  # members, streams and lanes of the program
     rows: int  # steps of one execution; a longer run goes on in another
+    records: int | None = None  # of one execution, where runs may end early
 
 
 def plan(grid: Grid, recipe: Recipe, *, budget: int, workers: int) -> list[Block]:
@@ -123,15 +129,17 @@ def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, wo
     batch = max(sizes)
     shape = _block_shape(grid, len(streams), batch, budget, workers)
     recipe = replace(recipe, width=shape[2])
-    rows = 0
+    rows, records = 0, _watched_records(grid, batch)
     if recipe.sampler is not None:
         ragged = len(sizes) > 1 or has_short_batches(recipe.sampler, grid.lengths[batch], grid.problem.num_examples, batch)
         recipe = replace(recipe, tile=_tile(grid, batch), ragged=ragged)
         rows = max(1, budget // (16 * batch * shape[1]))
+        if records is not None:
+            records = max(1, min(records, rows // int(np.diff(grid.steps_of(batch)).max())))
     for stream in _parts(streams, shape[1]):
         for member in _parts(range(grid.num_members), shape[0]):
             for lane in _parts(range(grid.num_lanes), shape[2]):
-                yield Block(recipe, batch, member, stream, lane, shape, rows)
+                yield Block(recipe, batch, member, stream, lane, shape, rows, records)
 
 
 def _block_shape(grid: Grid, num_streams: int, batch: int, budget: int, workers: int) -> tuple[int, int, int]:
@@ -151,6 +159,14 @@ def _block_shape(grid: Grid, num_streams: int, batch: int, budget: int, workers:
     lanes = part(grid.num_lanes, most)
     streams = part(num_streams, most // lanes)
     return part(grid.num_members, most // (lanes * streams)), streams, lanes
+
+
+def _watched_records(grid: Grid, batch: int) -> int | None:
+    """Records of one execution: always as many, so that runs of another length share their program, but more of very many."""
+    if grid.rule is None:
+        return None
+    records = len(grid.steps_of(batch))
+    return max(WATCHED_RECORDS, 2 ** (records // WATCHED_RECORDS).bit_length())
 
 
 def _is_cut(grid: Grid, total: int, batch: int) -> bool:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from gdjax.descent import Progress, Schedule, begin, descend
 from gdjax.plan import Block, Grid, Recipe, plan
 from gdjax.records import Measurement, Problem, Trajectory
 from gdjax.samplers import ABSENT, generator
+from gdjax.stopping import Rule
 
 
 class Observer:
@@ -40,6 +41,8 @@ class Results(NamedTuple):
     records: Float[np.ndarray, "members streams records 4 lanes"]  # of `Measurement`
     diverged_at: Int[np.ndarray, "members streams lanes"]
     params: Float[np.ndarray, "members streams parameters lanes"]
+    stopped_at: Int[np.ndarray, "members streams lanes"] | None = None  # where a rule may stop them
+    best_step: Int[np.ndarray, "members streams lanes"] | None = None  # where it keeps the best iterate
 
 
 def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Results:
@@ -47,14 +50,16 @@ def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Resul
     workers = _num_workers()
     blocks = plan(grid, recipe, budget=budget, workers=workers)
     problem = _on_device(grid.problem, recipe) if recipe.build is None else None
+    with precision(recipe.dtype):
+        rule = None if grid.rule is None else jax.device_put(_cast(grid.rule, recipe.dtype))
     if len(blocks) == 1 and len(grid.steps_of(blocks[0].batch)) == len(grid.steps):
-        outcome = _execute(blocks[0], grid, problem, observer)
+        outcome = _execute(blocks[0], grid, problem, rule, observer)
         observer.advanced(1, 1)
         return _without_filling(outcome, blocks[0])  # as it came, without a copy
     results = _room(grid, recipe.dtype)
 
     def work(block: Block) -> None:
-        _place(results, grid, block, _execute(block, grid, problem, observer))
+        _place(results, grid, block, _execute(block, grid, problem, rule, observer))
 
     for done, _ in enumerate(_threads(workers).map(work, blocks), start=1):
         observer.advanced(done, len(blocks))
@@ -70,51 +75,97 @@ def _program(
     indices: jax.Array | None,
     schedule: Schedule,
     progress: Progress | None,
+    rule: Rule | None,
 ) -> tuple[Progress, Trajectory]:
     """A block: one problem's lanes, mapped over streams, mapped over members."""
+    mapped: list[str] = []
 
     def one(problem: Problem, numbers: Any, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
         if progress is None:
             progress = begin(problem, recipe.method, numbers, recipe.width, full=indices is None)
-        progress, trajectory = descend(problem, recipe.method, numbers, indices, schedule, progress, tile=recipe.tile, ragged=recipe.ragged)
+        how: Any = {"tile": recipe.tile, "ragged": recipe.ragged, "rule": rule, "mapped": tuple(mapped)}
+        progress, trajectory = descend(problem, recipe.method, numbers, indices, schedule, progress, **how)
         flat = [leaf.reshape(-1, recipe.width) for leaf in jax.tree.leaves(trajectory.params)]
         return progress, trajectory._replace(params=jnp.concatenate(flat))
 
-    def member(members: dict[str, jax.Array], progress: Any) -> tuple[Progress, Trajectory]:
+    return _over_runs(one, mapped, recipe, problem, start, members, numbers, indices, progress)
+
+
+def _beginning(
+    recipe: Recipe, problem: Problem | None, start: PyTree | None, members: Any, numbers: Any, streams: jax.Array, rule: Rule
+) -> Progress:
+    """Where the runs of a block begin that may end early: apart, so that the first steps and those that follow are one program."""
+
+    def one(problem: Problem, numbers: Any, _: Any, progress: None) -> Progress:
+        return begin(problem, recipe.method, numbers, recipe.width, full=recipe.sampler is None, rule=rule)
+
+    return _over_runs(one, [], recipe, problem, start, members, numbers, streams, None)
+
+
+def _over_runs(
+    one: Callable[..., Any],
+    mapped: list[str],
+    recipe: Recipe,
+    problem: Any,
+    start: Any,
+    members: Any,
+    numbers: Any,
+    own: Any,
+    progress: Any,
+) -> Any:
+    """Map `one` over streams, which have `own` examples, and over members; the names of what is mapped are kept in `mapped`."""
+
+    def member(members: dict[str, jax.Array], progress: Any) -> Any:
         built: Any = problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
         if start is not None:
             built = replace(built, start=start)
-        own = {name: column for name, column in numbers.items() if len(column) > 1}  # of each stream
+        different = {name: column for name, column in numbers.items() if len(column) > 1}
         shared = {name: column[0] for name, column in numbers.items() if len(column) == 1}
-        return _mapped(lambda own, table, progress: one(built, shared | own, table, progress), own, indices, progress)
+        over = (different, own, progress)
+        return _mapped(lambda different, own, progress: one(built, shared | different, own, progress), mapped, "streams", *over)
 
-    return _mapped(member, members, progress)
+    return _mapped(member, mapped, "members", members, progress)
 
 
-def _mapped(one: Callable[..., Any], *arguments: Any) -> Any:
+def _mapped(one: Callable[..., Any], mapped: list[str], name: str, *arguments: Any) -> Any:
     """Map over the leading axis; one of length 1 is taken off and put back, since a batched product of one is slower than a plain one."""
     leaves = jax.tree.leaves(arguments)
     if leaves and leaves[0].shape[0] > 1:
-        return jax.vmap(one)(*arguments)
+        mapped.append(name)
+        return jax.vmap(one, axis_name=name)(*arguments)
     alone = jax.tree.map(lambda leaf: leaf[0], arguments)
     return jax.tree.map(lambda leaf: leaf[None], one(*alone))
 
 
-def _execute(block: Block, grid: Grid, problem: Problem | None, observer: Observer) -> Results:
+def _execute(block: Block, grid: Grid, problem: Problem | None, rule: Rule | None, observer: Observer) -> Results:
     """Run one block; the axes of what comes back are members, streams, then records or parameters, then lanes."""
     members = {name: _filled(column[block.members.start : block.members.stop], block.shape[0]) for name, column in grid.members.items()}
     numbers = {name: _of_block(column, block) for name, column in grid.numbers.items()}
     progress, parts = None, []
     with precision(block.recipe.dtype):
         members, numbers, start = _cast((members, numbers, grid.start), block.recipe.dtype)
+        if rule is not None:
+            streams = np.zeros(block.shape[1], np.int32)
+            progress = _called(_beginning, block.recipe, (problem, start, members, numbers, streams, rule), observer)
         for schedule, indices in _segments(block, grid):
-            arguments = (problem, start, members, numbers, indices, schedule, progress)
-            progress, part = _compiled(block.recipe, arguments, observer)(*arguments)
+            arguments = (problem, start, members, numbers, indices, schedule, progress, rule)
+            progress, part = _called(_program, block.recipe, arguments, observer)
             parts.append(jax.tree.map(np.asarray, part))
-    records = parts[0].records if len(parts) == 1 else np.concatenate([part.records for part in parts], axis=2)
+            if progress.watch is not None and np.asarray(progress.watch.ended).all():
+                break
+    records = _joined([part.records for part in parts], len(grid.steps_of(block.batch)), watched=rule is not None)
     diverged = np.stack([part.diverged_at for part in parts])
     first = np.argmax(diverged >= 0, axis=0)  # the first part that says so; the first of all, a -1, where none does
-    return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], parts[-1].params)
+    return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], *parts[-1][2:])
+
+
+def _joined(parts: list[np.ndarray], num_records: int, *, watched: bool) -> np.ndarray:
+    """The records of all parts; where runs may end early, without those past the schedule's end, or filled up with the last."""
+    records = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    if not watched or records.shape[2] == num_records:
+        return records
+    missing = max(0, num_records - records.shape[2])
+    return np.concatenate([records, np.repeat(records[:, :, -1:], missing, axis=2)], axis=2)[:, :, :num_records]
 
 
 def _of_block(column: Float[np.ndarray, "rows lanes"], block: Block) -> Float[np.ndarray, "rows lanes"]:
@@ -127,16 +178,26 @@ def _segments(block: Block, grid: Grid) -> Iterator[tuple[Schedule, np.ndarray |
     """The schedule of records, and the table of examples, in as many parts as memory asks for."""
     steps = grid.steps_of(block.batch)
     gaps = np.diff(steps, prepend=0)
-    if block.recipe.sampler is None:
+    if block.recipe.sampler is None and block.records is None:
         yield _schedule(gaps, np.zeros_like(gaps), steps), None
         return
-    streams = [_Stream(block, grid, *grid.streams[number]) for number in block.streams]
-    parts = np.array_split(np.arange(len(steps)), min(len(steps), -(-int(steps[-1]) // block.rows)))
-    rows = max(int(gaps[part].sum()) for part in parts) + block.recipe.tile
+    streams = [_Stream(block, grid, *grid.streams[number]) for number in block.streams] if block.recipe.sampler else []
+    if block.records is None:
+        parts = np.array_split(np.arange(len(steps)), min(len(steps), -(-int(steps[-1]) // block.rows)))
+        rows = max(int(gaps[part].sum()) for part in parts) + block.recipe.tile
+    else:
+        parts = np.split(np.arange(len(steps)), range(block.records, len(steps), block.records))
+        rows = block.records * int(gaps.max()) + block.recipe.tile
     for part in parts:
         taken = int(gaps[part].sum())
         tables = [stream.take(taken, rows, last=part is parts[-1]) for stream in streams]
-        yield _schedule(gaps[part], np.cumsum(gaps[part]) - gaps[part], steps[part]), _filled(np.stack(tables), block.shape[1])
+        columns = _ended((gaps[part], np.cumsum(gaps[part]) - gaps[part], steps[part]), block.records or len(part))
+        yield _schedule(*columns), _filled(np.stack(tables), block.shape[1]) if tables else None
+
+
+def _ended(columns: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
+    """Fill columns of a schedule up with -1, which are no records."""
+    return [np.concatenate([column, np.full(length - len(column), -1)]) for column in columns]
 
 
 def _schedule(*columns: Any) -> Schedule:
@@ -170,16 +231,17 @@ _programs: dict[Any, Any] = {}
 _compiling = threading.Lock()
 
 
-def _compiled(recipe: Recipe, arguments: tuple[Any, ...], observer: Observer) -> Callable[..., Any]:
-    """The program for arguments of this shape, compiled at most once in this process."""
+def _called(program: Callable[..., Any], recipe: Recipe, arguments: tuple[Any, ...], observer: Observer) -> Any:
+    """Run the program for arguments of this shape, compiled at most once in this process."""
     leaves, structure = jax.tree.flatten(arguments)
-    key = (recipe, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    key = (program, recipe, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
     with _compiling:
         if key not in _programs:
             begun = time.perf_counter()
-            _programs[key] = _compile(jax.jit(_program, static_argnums=0).lower(recipe, *arguments))
+            _programs[key] = _compile(jax.jit(program, static_argnums=0).lower(recipe, *arguments))
             observer.compiled(time.perf_counter() - begun)
-        return _programs[key]
+        run = _programs[key]
+    return run(*arguments)
 
 
 def _compile(lowered: Any) -> Callable[..., Any]:
@@ -194,11 +256,13 @@ def _compile(lowered: Any) -> Callable[..., Any]:
 
 def _room(grid: Grid, dtype: str) -> Results:
     """Empty arrays for the whole grid."""
-    axes = (grid.num_members, len(grid.streams))
+    axes, rule = (grid.num_members, len(grid.streams)), grid.rule
     return Results(
         records=np.empty((*axes, len(grid.steps), len(Measurement._fields), grid.num_lanes), dtype),
         diverged_at=np.empty((*axes, grid.num_lanes), np.int32),
         params=np.empty((*axes, grid.num_parameters, grid.num_lanes), dtype),
+        stopped_at=None if rule is None else np.empty((*axes, grid.num_lanes), np.int32),
+        best_step=None if rule is None or not rule.keeps_best else np.empty((*axes, grid.num_lanes), np.int32),
     )
 
 
@@ -208,16 +272,16 @@ def _place(results: Results, grid: Grid, block: Block, outcome: Results) -> None
     ended = len(grid.steps_of(block.batch))
     outcome = _without_filling(outcome, block)
     for number, stream in enumerate(block.streams):
-        here = Results(*(leaf[:, number] for leaf in outcome))
-        there = Results(*(leaf[members, stream, ..., lanes] for leaf in results))
+        here = jax.tree.map(lambda leaf, number=number: leaf[:, number], outcome)
+        there = jax.tree.map(lambda leaf, stream=stream: leaf[members, stream, ..., lanes], results)
         there.records[:, :ended] = here.records
         there.records[:, ended:] = here.records[:, -1:]
-        there.diverged_at[...] = here.diverged_at
-        there.params[...] = here.params
+        for goal, leaf in zip(jax.tree.leaves(there[1:]), jax.tree.leaves(here[1:]), strict=True):
+            goal[...] = leaf
 
 
 def _without_filling(outcome: Results, block: Block) -> Results:
-    return Results(*(leaf[: len(block.members), : len(block.streams), ..., : len(block.lanes)] for leaf in outcome))
+    return jax.tree.map(lambda leaf: leaf[: len(block.members), : len(block.streams), ..., : len(block.lanes)], outcome)
 
 
 def _filled(array: np.ndarray, length: int) -> np.ndarray:

@@ -130,6 +130,8 @@ class Trajectory(NamedTuple):
     records: Float[Array, "records 4 lanes"]  # of `Measurement`, in one array: four would be four writes a record and a copy each
     diverged_at: Int[Array, " lanes"]
     params: Lanes
+    stopped_at: Int[Array, " lanes"] | None = None  # where a rule may stop them
+    best_step: Int[Array, " lanes"] | None = None  # where it keeps the best iterate, which `params` then are
 
 
 @dataclass(frozen=True, kw_only=True)

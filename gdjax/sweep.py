@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int, PyTree
 
-from gdjax import methods, program, samplers
+from gdjax import methods, program, samplers, stopping
 from gdjax.descent import DIVERGENCE_BOUND
 from gdjax.plan import Grid, Recipe
 from gdjax.records import InputError, Measurement, Problem, whole
@@ -47,6 +47,7 @@ def sweep(
     num_epochs: float | None = None,
     record_every: int | None = None,
     start: PyTree = None,
+    stop: str | stopping.Rule | None = None,
     precision: str = "float64",
     memory_budget: int = 4 * 2**30,
     observer: program.Observer | None = None,
@@ -70,6 +71,8 @@ def sweep(
         Steps between records; by default so many that a run keeps about 1,000. The last step is always recorded.
     start
         Where runs begin, if not at the problem's own start.
+    stop
+        When runs end early: a rule of `gdjax.stopping`, or its name. It looks at the records, so `record_every` says how often.
     memory_budget
         Bytes that the blocks in flight may take together; a larger sweep is cut, with equal results.
     observer
@@ -84,7 +87,9 @@ def sweep(
     -------
     Dimensions are those of the axes in keyword order, then `step`. Variables: `objective`, `suboptimality`, `gradient_norm`, `distance`,
     `diverged_at` (the first recorded step whose objective is not finite or above `attrs["divergence_bound"]` times the objective at
-    the start; -1 if none), `params` (final).
+    the start; -1 if none), `params` (final). With `stop` also `stopped_at` (the recorded step at which the rule stopped the run; -1 if
+    it didn't) and, for a rule that keeps the best iterate, `best_step`, the recorded step whose iterate `params` then are. A run that
+    has ended keeps its last values to the end of the `step` dimension.
 
     Raises
     ------
@@ -97,12 +102,14 @@ def sweep(
     (('learning_rate', 'step'), [-1, 8])
     """
     length: Any = {"num_steps": num_steps, "num_epochs": num_epochs, "record_every": record_every}
-    roles, grid, recipe = _planned(problem, method, sampler, axes, start=start, precision=precision, **length)
+    roles, grid, recipe = _planned(problem, method, sampler, axes, start=start, stop=stop, precision=precision, **length)
     run = functools.partial(program.run, recipe=recipe, budget=memory_budget, observer=observer or program.Observer())
     variables = _of_a_product(run(grid), roles) if roles.is_product else _of_a_list(run, grid, roles)
     dataset = xr.Dataset(variables, _coordinates(grid, roles))
     how_long = {"num_steps": num_steps} if num_epochs is None else {"num_epochs": num_epochs}
     dataset.attrs = _description(roles) | how_long | {"record_every": record_every or "default", "precision": precision}
+    if grid.rule is not None:
+        dataset.attrs |= {"stop": stopping.described(grid.rule)}
     return dataset
 
 
@@ -115,12 +122,13 @@ def check(
     num_epochs: float | None = None,
     record_every: int | None = None,
     start: PyTree = None,
+    stop: str | stopping.Rule | None = None,
     precision: str = "float64",
     **axes: Any,
 ) -> None:
     """Refuse what `sweep` would refuse, and run nothing."""
     length: Any = {"num_steps": num_steps, "num_epochs": num_epochs, "record_every": record_every}
-    _planned(problem, method, sampler, axes, start=start, precision=precision, **length)
+    _planned(problem, method, sampler, axes, start=start, stop=stop, precision=precision, **length)
 
 
 def _planned(
@@ -133,6 +141,7 @@ def _planned(
     num_epochs: float | None,
     record_every: int | None,
     start: PyTree,
+    stop: Any,
     precision: str,
 ) -> tuple[_Roles, Grid, Recipe]:
     roles = _roles(problem, method, sampler, axes)
@@ -145,8 +154,16 @@ def _planned(
         numbers={name: column[None] for name, column in _product(roles.lanes).items()},
         lengths=lengths,
         steps=record_steps(list(lengths.values()), record_every, runs=roles.num_runs),
+        rule=_rule(stop, roles),
     )
     return roles, grid, Recipe(method=roles.method, build=roles.build, sampler=roles.sampler, dtype=_checked_precision(precision))
+
+
+def _rule(stop: Any, roles: _Roles) -> stopping.Rule | None:
+    rule = stopping.resolve(stop)
+    if rule is not None and rule.slows and "learning_rate" not in roles.lanes:
+        raise InputError(f"this rule multiplies the learning rate, and no learning_rate is given for method {roles.method.name}: give one.")
+    return rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,7 +399,8 @@ def _of_a_list(run: Callable[[Grid], program.Results], grid: Grid, roles: _Roles
                 numbers = {name: column[:1] for name, column in numbers.items()}
             part = replace(grid, members=member, streams=streams, numbers=numbers, padded=runs.size <= PADDED_RUNS)
             parts.append((runs, run(part)))
-    gathered = program.Results(*(_gathered(parts, field, len(sizes)) for field in program.Results._fields))
+    fields = [field for field, found in parts[0][1]._asdict().items() if found is not None]
+    gathered = program.Results(**{field: _gathered(parts, field, len(sizes)) for field in fields})
 
     def labelled(array: np.ndarray, last: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
         return (*roles.sizes, *last), array.reshape(*roles.sizes.values(), *array.shape[1:])
@@ -436,7 +454,9 @@ def _gathered(parts: list[tuple[np.ndarray, program.Results]], field: str, num_r
 
 def _variables(records: Any, results: program.Results, labelled: Callable[..., Any]) -> dict[str, Any]:
     variables = {name: labelled(array, ("step",)) for name, array in zip(Measurement._fields, records, strict=True)}
-    return variables | {"diverged_at": labelled(results.diverged_at, ()), "params": labelled(results.params, ("parameter",))}
+    variables |= {"diverged_at": labelled(results.diverged_at, ()), "params": labelled(results.params, ("parameter",))}
+    told = {"stopped_at": results.stopped_at, "best_step": results.best_step}
+    return variables | {name: labelled(array, ()) for name, array in told.items() if array is not None}
 
 
 def _coordinates(grid: Grid, roles: _Roles) -> dict[str, Any]:
