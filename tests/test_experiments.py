@@ -25,6 +25,7 @@ SMALL = {
     "likelihood": {},
     "robust_losses": {"num_data_sets": 400},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
+    "early_stopping": {"num_steps": 1500, "num_batch_steps": 1000},
     "feature_scaling": {"num_steps": 500, "compare": None},
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},

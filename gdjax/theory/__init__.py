@@ -4,7 +4,7 @@ Every function is pure; nothing here has seen a measurement. What every experime
 module of its own, `theory.<topic>.<function>`.
 """
 
-from gdjax.theory import moments, quadratics
+from gdjax.theory import early_stopping, moments, quadratics
 from gdjax.theory.moments import (
     INDEPENDENT,
     batch_noise_factor,
@@ -37,6 +37,7 @@ __all__ = [
     "accumulated_gradient",
     "batch_noise_factor",
     "contraction",
+    "early_stopping",
     "eigenvectors",
     "exact_least_squares",
     "expected_suboptimality",
