@@ -22,6 +22,7 @@ Command
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -76,9 +77,8 @@ def run(
     """
     if not theory.is_least_squares(problem):
         raise InputError(f"experiment early_stopping is about least squares, which {problem.name} is not.")
-    n, (X, y) = problem.num_examples, problem.data
-    batch = max(1, min(16, n // 2)) if batch_size is None else whole("batch_size", batch_size)
-    allowed = 1e-6 * float(np.mean(np.square(y))) / NOTEBOOK_AT_START if tolerance is None else tolerance
+    batch = max(1, min(16, problem.num_examples // 2)) if batch_size is None else whole("batch_size", batch_size)
+    allowed = 1e-6 * float(problem.objective(problem.start)) / NOTEBOOK_AT_START if tolerance is None else tolerance
     rule = stopping.notebook(tolerance=allowed, patience=PATIENCE)
     edge = theory.stability_edge(problem.smoothness)
     best = theory.optimal_rate(problem.smoothness, problem.strong_convexity)
@@ -89,7 +89,7 @@ def run(
         "record_every": 1,
         "precision": "float64",
     }
-    rescaled = problems.least_squares(X, UNIT * np.asarray(y), intercept=False)
+    rescaled = _in_unit(problem)
     rules = {"notebook": rule, "repaired": stopping.repaired(rtol=RTOL, patience=PATIENCE)}
     by_rule = {name: sweep(problem, learning_rate=rates, stop=one, **full) for name, one in rules.items()}
     in_unit = {name: sweep(rescaled, learning_rate=rates, stop=one, **full).stopped_at for name, one in rules.items()}
@@ -106,6 +106,18 @@ def run(
     )
     parts = {name: _ends(ds).assign(stopped_in_unit=in_unit[name]).assign_attrs(tolerance=allowed) for name, ds in by_rule.items()}
     return xr.DataTree.from_dict(parts | {"sampled": _ends(sampled), "validation": _validated(sweep)})
+
+
+def _in_unit(problem: Problem) -> Problem:
+    """The problem with y in another unit: everything known of it is multiplied, and no program is compiled anew."""
+    X, y = problem.data
+    return dataclasses.replace(
+        problem,
+        data=(X, UNIT * np.asarray(y)),
+        start=UNIT * np.asarray(problem.start),
+        minimizer=UNIT * np.asarray(problem.minimizer),
+        minimum=UNIT**2 * np.asarray(problem.minimum),
+    )
 
 
 def _ends(ds: xr.Dataset) -> xr.Dataset:
@@ -354,7 +366,7 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     """Curves with the places where rules stop them; what is left there against the rate; validation losses."""
     notebook, repaired, validation = (results[name].to_dataset() for name in ("notebook", "repaired", "validation"))
     drawn, panels = figures.figure(3, width=7.2, height=3.0)
-    _draw_curves(panels[0, 0], notebook, repaired, problem)
+    _draw_curves(panels[0, 0], notebook, problem)
     _draw_left(panels[0, 1], notebook, repaired, problem)
     _draw_validation(panels[0, 2], validation)
     n, p, m = OVERFITTING.values()
@@ -369,62 +381,50 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
     return {"early_stopping": drawn}
 
 
-def _draw_curves(axes: Axes, notebook: xr.Dataset, repaired: xr.Dataset, problem: Problem) -> None:
-    rates = notebook.learning_rate.values
-    shown = [index for index in range(len(rates)) if index % 3 == 0 or not _stable(notebook, problem)[index]]
+def _draw_curves(axes: Axes, notebook: xr.Dataset, problem: Problem) -> None:
+    """As far as they ran: every third rate, and those that diverge."""
+    rates, stable = notebook.learning_rate.values, _stable(notebook, problem)
     start, norm = float(notebook.curve.isel(step=0)[0]), LogNorm(rates[0], rates[-1])
-    low = 0.2 * float(notebook.end_suboptimality.min())
-    bounds = (low, 1e9 * start)
-    for index in shown:
+    bounds = (0.2 * float(notebook.end_suboptimality.min()), 1e9 * start)
+    for index in np.flatnonzero(~stable | (np.arange(len(rates)) % 3 == 0)):
         color = matplotlib.colormaps[figures.RATES](0.9 * norm(rates[index]))
         stop = int(notebook.stopped_at[index])
-        steps = np.arange(1, (stop if stop > 0 else int(notebook.step[-1])) + 1)
-        exact = theory.gradient_descent(theory.modes(problem), rates[index], steps)[0]
-        figures.trajectory(axes, steps, exact, bounds=bounds, color=color, linewidth=0.8)
+        ran = notebook.curve.isel(learning_rate=index, step=notebook.step.values <= (stop if stop > 0 else np.inf))
+        exact = theory.gradient_descent(theory.modes(problem), rates[index], ran.step.values)[0]
+        figures.trajectory(axes, ran.step.values[1:], ran.values[1:], bounds=bounds, color=color, linewidth=2.0, alpha=0.6)
+        figures.dashed(axes, ran.step.values[1:], np.where(exact > bounds[1], np.nan, exact)[1:], bounds=bounds, linewidth=0.7)
         if stop > 0:
-            axes.plot(
-                stop,
-                np.clip(float(notebook.end_suboptimality[index]), low, bounds[1]),
-                "x",
-                color=color,
-                markersize=6,
-                clip_on=False,
-                mew=1.5,
-            )
-    handles = [
-        axes.plot([], [], "x", color="0.3", markersize=6, mew=1.5, label="the notebook's rule stops")[0],
-        axes.plot([], [], "^", color="0.3", markersize=3.5, label="leaves the panel")[0],
-    ]
+            end = min(float(notebook.end_suboptimality[index]), bounds[1])
+            axes.plot(stop, end, "x", color=figures.COLORS[1], markersize=6, clip_on=False, mew=1.5, zorder=4)
+    axes.plot([], [], "x", color=figures.COLORS[1], markersize=6, mew=1.5, label="stopped")
+    axes.plot([], [], "^", color="0.3", markersize=3.5, linestyle="none", label="off the panel")
     axes.set(xscale="log", yscale="log", ylim=bounds, xlabel=figures.LABELS["step"], ylabel=figures.LABELS["suboptimality"])
-    axes.set_title("it stops what explodes")
-    axes.legend(handles=handles, loc="upper right", borderaxespad=0.2)
+    axes.set_title("the notebook's rule: it stops what explodes")
+    axes.legend(loc="center right", bbox_to_anchor=(1.0, 0.65))
 
 
 def _draw_left(axes: Axes, notebook: xr.Dataset, repaired: xr.Dataset, problem: Problem) -> None:
     rates, stable = notebook.learning_rate.values, _stable(notebook, problem)
     L, mu = float(np.asarray(problem.smoothness)), float(np.asarray(problem.strong_convexity))
-    for ds, marker, color, label in ((notebook, "x", 1, "the notebook's rule"), (repaired, "o", 0, "put right")):
-        stopped = stable & (ds.stopped_at.values > 0)
-        axes.plot(
-            rates[stopped], ds.end_suboptimality.values[stopped], marker, color=figures.COLORS[color], markersize=5, label=label, mfc="none"
-        )
     fine = np.geomspace(rates[0], 0.999 * 2.0 / L, 300)
     exact = np.array([excess_at_stop(rate, L, mu, notebook.attrs["tolerance"], PATIENCE) for rate in fine])
+    top = 60.0 * float(exact.max())
+    for ds, marker, color, label in ((notebook, "x", 1, "as written"), (repaired, "o", 0, "put right")):
+        stopped = stable & (ds.stopped_at.values > 0)
+        left = ds.end_suboptimality.values[stopped]
+        axes.plot(rates[stopped], left, marker, color=figures.COLORS[color], markersize=5, label=label, mfc="none")
     axes.plot(fine, exact, color="black", linestyle=(0, (3, 2)), linewidth=0.9, label="τ ρ$^{21}$ / (1 − ρ²)")
-    wild = rates[~stable & (notebook.stopped_at.values > 0)]
-    top = 10.0 * float(np.nanmax(exact))
-    axes.plot(wild, np.full(len(wild), top), "x", color=figures.COLORS[1], markersize=5, clip_on=False)
-    axes.plot(wild, np.full(len(wild), 1.45 * top), "^", color=figures.COLORS[1], markersize=3.5, clip_on=False)
-    figures.edge_line(axes, 2.0 / L, "2 / L", height=0.6)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel=figures.LABELS["learning_rate"],
-        ylabel="f − f* where it stops",
-        title="the smaller the rate, the worse",
-    )
-    axes.set_ylim(0.3 * float(np.nanmin(exact[:-30])), top)
-    axes.legend(loc="lower left")
+    wild = ~stable & (notebook.stopped_at.values > 0)
+    if wild.any():
+        axes.plot(rates[wild], np.full(wild.sum(), 0.4 * top), "x", color=figures.COLORS[1], markersize=5)
+        said = f"f − f* there:\n{float(notebook.end_suboptimality.values[wild].min()):.0e} and more"
+        axes.annotate(said, (2.3 / L, 0.22 * top), fontsize=6.5, va="top", color=figures.COLORS[1])
+    figures.edge_line(axes, 2.0 / L, "2 / L", height=0.35, side="right")
+    axes.set(xscale="log", yscale="log", xlabel=figures.LABELS["learning_rate"], ylabel="f − f* where it stops")
+    axes.set_title("smaller rates leave more")
+    axes.set_ylim(0.3 * float(exact.min()), top)
+    axes.set_xlim(0.6 * rates[0], 1.6 * rates[-1])
+    axes.legend(loc="upper left", borderaxespad=0.1)
 
 
 def _draw_validation(axes: Axes, validation: xr.Dataset) -> None:

@@ -27,8 +27,10 @@ def repaired_stop(losses: Float[np.ndarray, " steps+1"], rtol: float, patience: 
     >>> repaired_stop(2.0 ** np.arange(20), 1e-6)
     -1
     """
+    before, after = losses[:-1], losses[1:]
     with np.errstate(invalid="ignore"):
-        return _in_a_row(np.abs(losses[:-1] - losses[1:]) <= rtol * np.maximum(np.abs(losses[1:]), eps), patience, first=1)
+        small = (np.abs(before - after) <= rtol * np.maximum(np.abs(after), eps)) & np.isfinite(after)
+    return _in_a_row(small, patience, first=1)
 
 
 def patience_stop(losses: Float[np.ndarray, " steps+1"], patience: int = 10) -> tuple[int, int]:
