@@ -151,7 +151,7 @@ class Finding:
         slack = self.tolerance * abs(self.predicted) if self.predicted else self.tolerance
         low = -math.inf if self.kind == "at_most" else self.predicted - slack
         high = math.inf if self.kind == "at_least" else self.predicted + slack
-        return low <= self.measured <= high
+        return bool(low <= self.measured <= high)  # NumPy's would not go into JSON
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as plain JSON values."""

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 NAMES = {
-    "elementwise": "abs add add_any cos div erf exp exp2 expm1 floor integer_pow log log1p logistic max min mul neg pow rem round rsqrt sign "
-    "sin sqrt square sub tan tanh",
+    "elementwise": "abs add add_any cos div erf exp exp2 expm1 floor integer_pow log log1p logistic max min mul neg pow rem round rsqrt "
+    "sign sin sqrt square sub tan tanh",
     "reductions": "cumsum reduce_max reduce_min reduce_prod reduce_sum argmax argmin",
     "moved": "and bitcast_convert_type broadcast_in_dim clamp concatenate convert_element_type copy copy_p device_put dynamic_slice "
     "dynamic_update_slice eq expand_dims gather ge gt iota is_finite le lt ne not optimization_barrier or pad reshape rev scatter select_n "

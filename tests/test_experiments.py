@@ -20,9 +20,11 @@ SMALL = {
     "adaptive_methods": {"num_steps": 10000, "num_streams": 4, "num_slopes": 300},
     "averaging": {"num_steps": 1000, "num_seeds": 64},
     "batch_size": {"num_steps": 400, "num_seeds": 32},
+    "batch_variants": {"num_epochs": 10, "num_seeds": 64, "num_decayed": 400},
     "chebyshev": {"num_steps": 60},
     "decaying_steps": {"num_steps": 2000, "num_seeds": 1000, "num_noiseless": 2000},
     "descend": {"learning_rate": 0.01, "num_steps": 50, "sampler": "full", "method": {"name": "sgd"}},
+    "early_stopping": {"num_steps": 1500, "num_batch_steps": 1000},
     "early_stopping_ridge": {"num_steps": 300, "num_times": 5, "num_features": 8},
     "feature_scaling": {"num_steps": 500, "compare": None},
     "gradient_noise_scale": {"num_single": 1000, "num_seeds": 128, "num_rates": 10, "num_steps": 2000, "batch_size": [1, 4, 16, 48]},
@@ -56,6 +58,7 @@ SMALL = {
     "smooth_convex": {"lengths": [1, 20], "num_rates": 10, "num_functions": 100, "num_doublings": 7},
     "training_traps": {"num_accumulated": 2000},
     "variance_reduction": {"num_steps": 4000, "num_seeds": 24, "num_examples": 50, "num_features": 4},
+    "when_to_use": {"num_parameters": [2, 8], "num_examples": [300, 2000], "tolerances": [0.1, 0.03], "num_repeats": 1},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
 EXPERIMENTS = {name: experiments.named(name) for name in experiments.names()}

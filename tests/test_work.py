@@ -44,9 +44,8 @@ def test_a_step_s_arithmetic_is_xla_s_count_of_it(batch):
         return problem.evaluate(lanes, {}, (X, y), 1.0 / len(X))
 
     counted = jax.jit(evaluate).lower(np.ones((2, 1)), X, y).cost_analysis()["flops"]
-    assert flops(evaluate, np.ones((2, 1)), X, y) == pytest.approx(
-        counted, abs=batch + 2
-    )  # which leaves away a multiplication by 1 for each example
+    by_one = batch  # a multiplication by 1 for each example, which XLA leaves away
+    assert flops(evaluate, np.ones((2, 1)), X, y) == pytest.approx(counted, abs=by_one + 4)
 
 
 def test_what_is_not_known_is_refused():

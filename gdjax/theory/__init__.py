@@ -23,6 +23,7 @@ from gdjax.theory import (
     quadratics,
     reshuffling,
     smooth_convex,
+    stopping,
     streaming,
     variance_reduction,
     worst_cases,
@@ -34,6 +35,7 @@ from gdjax.theory.moments import (
     has_moments,
     mean_square_edge,
     noise_floor,
+    reshuffled_noise,
 )
 from gdjax.theory.quadratics import (
     Modes,
@@ -93,6 +95,7 @@ __all__ = [
     "stability_edge",
     "steps_at_optimal_rate",
     "steps_to_tolerance",
+    "stopping",
     "streaming",
     "variance_reduction",
     "worst_cases",
