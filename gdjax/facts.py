@@ -26,9 +26,9 @@ def facts(problem: Problem, start: PyTree = None) -> dict[str, Any]:
 
     Returns
     -------
-    `minimum`, `smoothness`, `strong_convexity`, `condition_number`; `convex`, and `strong_convexity_is_local` where
-    mu is that of the Hessian at the minimizer; `start_distance`, from where the runs begin to the minimizer. Of a quadratic that is known by its Hessian, up to
-    `MOST_MODES` parameters, `hessian_eigenvalues` and `start_modes`, the error of the start along each eigenvector; and `start` itself.
+    `minimum`, `smoothness`, `strong_convexity`, `condition_number`; `convex`, and `strong_convexity_is_local` where mu is that of the
+    Hessian at the minimizer; `start_distance`, from where the runs begin to the minimizer; up to `MOST_MODES` parameters `start` itself
+    and, of a quadratic that is known by its Hessian, `hessian_eigenvalues` and `start_modes`, the start's error along each eigenvector.
     """
     known = {name: getattr(problem, name) for name in ("minimum", "smoothness", "strong_convexity", "condition_number")}
     found: dict[str, Any] = {name: float(value) for name, value in known.items() if value is not None}

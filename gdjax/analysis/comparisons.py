@@ -40,7 +40,7 @@ def deviation(measured: np.ndarray, exact: np.ndarray, precision: str) -> float:
 
 def follows(dataset: xr.Dataset, exact: xr.DataArray, what: str, source: str) -> list[Finding]:
     """Every curve is the exact one, as far as round-off lets it be seen."""
-    measured, predicted = _side_by_side(dataset.suboptimality, exact)
+    measured, predicted = _side_by_side(dataset, exact)
     precision = dataset.attrs["precision"]
     return [
         Finding(
@@ -55,8 +55,11 @@ def follows(dataset: xr.Dataset, exact: xr.DataArray, what: str, source: str) ->
 
 
 def averages_to(dataset: xr.Dataset, mean: xr.DataArray, what: str, source: str) -> list[Finding]:
-    """The mean over seeds and a run's last half is the exact one, within what chance allows; nothing is said of a few seeds."""
-    if dataset.sizes.get("seed", 1) < FEWEST_SEEDS:
+    """The mean over seeds and a run's last half is the exact one, within what chance allows.
+
+    Nothing is said of a few seeds, nor of runs that a rule may stop.
+    """
+    if dataset.sizes.get("seed", 1) < FEWEST_SEEDS or "stopped_at" in dataset:
         return []
     epoch = dataset.epoch
     late = (epoch >= 0.5 * epoch.max("step")) & (epoch.shift(step=1, fill_value=-1.0) < epoch.max("step"))  # of the run's own steps
@@ -86,7 +89,7 @@ def stalls_at(dataset: xr.Dataset, floor: xr.DataArray, what: str, source: str) 
     compared = [distance for distance in beyond if np.isfinite(distance)]
     return [
         Finding(
-            claim=f"the {what}: largest relative distance of a level at which the mean of {dataset.sizes['seed']} seeds stalls, chance allowed",
+            claim=f"the {what}: largest relative distance of a level where the mean of {dataset.sizes['seed']} seeds stalls, beyond chance",
             predicted=FLOOR_SHARE,
             measured=max(compared),
             tolerance=0.0,
@@ -121,9 +124,9 @@ def _ends_of_epochs(dataset: xr.Dataset) -> np.ndarray:
 
 def stays_under(dataset: xr.Dataset, bound: xr.DataArray, what: str, source: str) -> list[Finding]:
     """No curve is above its bound, down to where round-off begins."""
-    measured, predicted = _side_by_side(dataset.suboptimality, bound)
+    measured, predicted = _side_by_side(dataset, bound)
     with np.errstate(invalid="ignore"):
-        compared = predicted > ROUND_OFF[dataset.attrs["precision"]][0] * measured[..., :1]
+        compared = np.isfinite(measured) & (predicted > ROUND_OFF[dataset.attrs["precision"]][0] * measured[..., :1])
     if not compared.any():
         return []
     return [
@@ -178,10 +181,12 @@ def stays_below(dataset: xr.Dataset, edge: xr.DataArray, what: str, source: str)
     ]
 
 
-def _side_by_side(measured: xr.DataArray, predicted: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with all dimensions, steps last."""
-    whole = measured.transpose(..., "step")
-    return whole.values, predicted.reset_coords(drop=True).broadcast_like(whole.reset_coords(drop=True)).transpose(*whole.dims).values
+def _side_by_side(dataset: xr.Dataset, predicted: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Measured and predicted suboptimality with all dimensions, steps last; NaN after a rule has stopped a run."""
+    whole = dataset.suboptimality.reset_coords(drop=True).transpose(..., "step")
+    if "stopped_at" in dataset:
+        whole = whole.where((dataset.stopped_at < 0) | (whole.step <= dataset.stopped_at)).transpose(..., "step")
+    return whole.values, predicted.reset_coords(drop=True).broadcast_like(whole).transpose(*whole.dims).values
 
 
 JUDGES: dict[str, Callable[[xr.Dataset, xr.DataArray, str, str], list[Finding]]] = {

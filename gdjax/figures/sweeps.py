@@ -313,9 +313,9 @@ def _explain_lines(
             for number in np.unique(colors.numbers)
         ]
     rates = len(handles)
-    kinds = {said.name: STROKES[said.kind] for said in itertools.chain(*overlays)}
+    kinds: dict[str, dict[str, Any]] = {said.name: {"color": "0.35"} | STROKES[said.kind] for said in itertools.chain(*overlays)}
     if rates + len(kinds) <= FEW_CURVES + 1:
-        handles += [Line2D([], [], **({"color": "0.35"} | stroke), label=name) for name, stroke in kinds.items()]
+        handles += [Line2D([], [], label=name, **stroke) for name, stroke in kinds.items()]
     if handles:
         corner.legend(handles=handles, title=colors.label if rates else None, title_fontsize=7, loc="best", **LEGEND)
 
