@@ -1,13 +1,15 @@
 """One run of gradient descent: the unit of a multirun.
 
 Claim
-    The objective never falls below its minimum, and plain full-batch descent on a quadratic follows its eigenmodes exactly.
+    The objective never falls below its minimum, and what theory says of such runs is so: exact curves, means, levels, bounds, the edge.
 Theory
-    f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2 (Polyak 1964), for the method sgd without momentum and the full batch.
+    All that `gdjax.predictions` knows of the method, the sampler and the problem; where it knows nothing, nothing is claimed. On
+    quadratics full-batch descent is f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2 (Polyak 1964), and momentum of constant
+    strength has its roots; mini-batches of least squares have an exact mean and a floor; other smooth convex losses have bounds.
 Sweep
     None: one rate, one batch size, one seed. `gdjax -m experiment=descend learning_rate=0.001,0.01 seed='range(0,10)'` sweeps it.
 Expect
-    One curve, the exact one dashed upon it where there is one.
+    One curve (or a sweep's), with theory's strokes beside it, and the stability edge on the scale of the rates.
 Command
     gdjax experiment=descend learning_rate=0.01
 """
@@ -21,7 +23,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gdjax import analysis, figures, theory
+from gdjax import analysis, figures, predictions
+from gdjax.predictions import MEAN_SQUARE_SHARE
 from gdjax.records import Finding, Problem
 
 
@@ -57,7 +60,7 @@ def run(
 
 
 def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
-    """The minimum is never undercut; the exact curve is met where there is one."""
+    """The minimum is never undercut, and what theory says of such runs is so."""
     findings = []
     if problem.minimum is not None:
         objective = results.objective.values
@@ -71,26 +74,17 @@ def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
                 kind="at_least",
             )
         )
-    exact = _exact(results, problem)
-    if exact is not None:
-        measured = results.suboptimality.transpose(..., *exact.dims).values
-        findings.append(analysis.follows_modes(measured, np.broadcast_to(exact.values, measured.shape), results.attrs["precision"]))
-    return findings
+    edge = predictions.stability_edge(results, problem)
+    for said in predictions.predict(results, problem) if problem.minimum is not None else ():
+        values = said.values
+        if edge is not None and said.kind in ("mean", "floor"):  # nearer to it a mean is made by few runs
+            values = values.where(results.learning_rate <= MEAN_SQUARE_SHARE * edge.values)
+        findings += analysis.JUDGES[said.kind](results, values, said.name, f"{said.formula}, {said.source}")
+    return findings if edge is None else findings + analysis.stays_below(results, edge.values, edge.formula, edge.source)
 
 
 def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
-    """The runs, and their exact curves where there are such."""
-    exact = _exact(results, problem)
+    """The runs, and what theory says of them."""
     note = f"data: {problem.name}, n = {problem.num_examples}; {results.attrs['method']}, {results.attrs['sampler'].replace('_', ' ')}."
     y = "suboptimality" if problem.minimum is not None else "objective"
-    return {"descend": figures.convergence(results, y=y, theory=exact, note=note)}
-
-
-def _exact(results: xr.Dataset, problem: Problem) -> xr.DataArray | None:
-    """Theory's curves, with the dimension of the rates and that of the steps."""
-    plain = results.attrs["method"] == "sgd" and "momentum" not in results.coords and results.attrs["sampler"] == "full"
-    if not (plain and theory.is_quadratic(problem)):
-        return None
-    rates = results.learning_rate
-    rows = theory.gradient_descent(theory.modes(problem), np.atleast_1d(rates.values), results.step.values)
-    return xr.DataArray(rows, dims=(*rates.dims, "step")) if rates.dims else xr.DataArray(rows[0], dims="step")
+    return {"descend": figures.convergence(results, y=y, theory=True, problem=problem, note=note)}

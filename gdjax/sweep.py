@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int, PyTree
 
-from gdjax import methods, program, samplers, stopping
+from gdjax import facts, methods, program, samplers, stopping
 from gdjax.descent import DIVERGENCE_BOUND
 from gdjax.plan import Grid, Recipe
 from gdjax.records import InputError, Measurement, Problem, whole
@@ -107,7 +107,7 @@ def sweep(
     variables = _of_a_product(run(grid), roles) if roles.is_product else _of_a_list(run, grid, roles)
     dataset = xr.Dataset(variables, _coordinates(grid, roles))
     how_long = {"num_steps": num_steps} if num_epochs is None else {"num_epochs": num_epochs}
-    dataset.attrs = _description(roles) | how_long | {"record_every": record_every or "default", "precision": precision}
+    dataset.attrs = _description(roles, grid.start) | how_long | {"record_every": record_every or "default", "precision": precision}
     if grid.rule is not None:
         dataset.attrs |= {"stop": stopping.described(grid.rule)}
     return dataset
@@ -489,9 +489,8 @@ def _parameter_names(problem: Problem) -> list[str]:
     ]
 
 
-def _description(roles: _Roles) -> dict[str, Any]:
-    """What is needed to repeat the sweep, and the problem's constants where there is one problem."""
-    known = {name: getattr(roles.example, name) for name in ("minimum", "smoothness", "strong_convexity", "condition_number")}
+def _description(roles: _Roles, start: PyTree) -> dict[str, Any]:
+    """What is needed to repeat the sweep, and what theory asks of the problem where there is one problem."""
     return {
         "problem": roles.example.name,
         "num_examples": roles.example.num_examples,
@@ -499,5 +498,5 @@ def _description(roles: _Roles) -> dict[str, Any]:
         **{name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in roles.method.settings},
         "sampler": getattr(roles.sampler, "__name__", "custom") if roles.sampler else "full",
         "divergence_bound": DIVERGENCE_BOUND,
-        **({} if roles.build else {name: float(value) for name, value in known.items() if value is not None}),
+        **({} if roles.build else facts.facts(roles.example, start)),
     }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from gdjax.analysis.comparisons import JUDGES, deviation, stays_below
 from gdjax.analysis.rates import ROUND_OFF, fit_rate
 from gdjax.records import Finding, Problem
 
 __all__ = [
+    "JUDGES",
     "ROUND_OFF",
     "contraction",
     "deviation",
@@ -21,15 +23,9 @@ __all__ = [
     "ratio",
     "stability_edge",
     "standard_error",
+    "stays_below",
     "steps_to_tolerance",
 ]
-
-
-def deviation(measured: np.ndarray, exact: np.ndarray, precision: str) -> float:
-    """The largest relative deviation from an exact curve (steps last), over all that is finite and above round-off."""
-    with np.errstate(invalid="ignore"):
-        compared = np.isfinite(exact) & np.isfinite(measured) & (exact > ROUND_OFF[precision][0] * exact[..., :1])
-    return float(np.max(np.abs(measured[compared] / exact[compared] - 1.0)))
 
 
 def follows_modes(measured: np.ndarray, exact: np.ndarray, precision: str) -> Finding:
