@@ -81,7 +81,7 @@ def evaluate(problem: Problem, lanes: Lanes) -> Point:
     n is, and it is exact down to 1e-30, where f - f* by subtraction stops at 1e-16 of f.
     """
     if problem.hessian is None:
-        objective, gradient = problem.evaluate(lanes, problem.constants, problem.data, 1.0 / problem.num_examples)
+        objective, gradient = problem.evaluate(lanes, problem.constants, problem.data, problem.shares)
         return Point(objective, objective - (jnp.nan if problem.minimum is None else problem.minimum), gradient)
     error = lanes - problem.minimizer[:, None]  # pyright: ignore[reportOptionalSubscript]  (a Hessian comes with its minimizer)
     gradient = _product(problem.hessian, error)
@@ -275,6 +275,8 @@ def _batch_steps(problem: Problem, update: Update, now: Progress, at: Schedule, 
         rows = lax.dynamic_slice_in_dim(indices, at.rows + number * tile, tile)
         examples = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), problem.data)
         weights = _weights(rows, jax.tree.leaves(now.lanes)[0].dtype) if ragged else None
+        if problem.weights is not None:
+            weights = problem.weights.at[rows].get(mode="clip") * (1.0 / rows.shape[1] if weights is None else weights)
 
         def step(i: Array, now: Progress) -> Progress:
             batch = jax.tree.map(lambda leaf: leaf[i], examples)
@@ -321,8 +323,12 @@ def _product(matrix: Float[Array, "p p"], lanes: Float[Array, "p lanes"]) -> Flo
 
 
 def _scale(point: Point) -> Array:
-    """The size of the objective at one point; its suboptimality where f* is known and f may be negative."""
-    return jnp.fmax(jnp.abs(point.objective[0]), point.suboptimality[0])
+    """The size of the objective at one point; its suboptimality where f* is known and f may be negative.
+
+    It is one number for all lanes, unless a number in the loss or the target is each lane's own.
+    """
+    size = jnp.fmax(jnp.abs(point.objective), point.suboptimality)
+    return size[0] if size.shape == (1,) else size
 
 
 def _norm(tree: PyTree) -> Float[Array, " lanes"]:
