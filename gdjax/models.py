@@ -68,10 +68,10 @@ def _turned(features: Float[Array, "rows p"], num_lanes: int) -> Float[Array, "p
 class Scales(NamedTuple):
     """How columns are standardized: (features - center) / scale, and the target alike."""
 
-    center: Float[Array, " p"]
-    scale: Float[Array, " p"]
-    target_center: Float[Array, " targets"]
-    target_scale: Float[Array, " targets"]
+    center: Float[Any, " p"]
+    scale: Float[Any, " p"]
+    target_center: Float[Any, " targets"]
+    target_scale: Float[Any, " targets"]
 
 
 @dataclass(frozen=True)

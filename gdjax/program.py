@@ -66,13 +66,13 @@ def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Resul
     return results
 
 
-def go_on(grid: Grid, recipe: Recipe, *, observer: Observer, before: tuple[PyTree, PyTree] | None = None) -> tuple[Results, Progress]:
+def go_on(grid: Grid, recipe: Recipe, *, observer: Observer, before: tuple[PyTree, list[Any]] | None = None) -> tuple[Results, Progress]:
     """Run a grid with a rule as one block, and keep how far it came.
 
     Parameters
     ----------
     before
-        The lanes and the optimizer's state to go on from; the rule begins anew.
+        The lanes, and the leaves of the optimizer's state, to go on from; the rule begins anew.
     """
     block = undivided(grid, recipe)
     with precision(recipe.dtype):
@@ -167,7 +167,7 @@ def _mapped(one: Callable[..., Any], mapped: list[str], name: str, *arguments: A
 
 
 def _execute(
-    block: Block, grid: Grid, problem: Problem | None, rule: Rule | None, observer: Observer, before: tuple[PyTree, PyTree] | None = None
+    block: Block, grid: Grid, problem: Problem | None, rule: Rule | None, observer: Observer, before: tuple[PyTree, list[Any]] | None = None
 ) -> tuple[Results, Progress]:
     """Run one block; the axes of what comes back are members, streams, then records or parameters, then lanes."""
     members = {name: _filled(column[block.members.start : block.members.stop], block.shape[0]) for name, column in grid.members.items()}
@@ -179,7 +179,9 @@ def _execute(
         runs = (problem, start, members, numbers, own, rule)
         if rule is not None:
             progress = _called(_beginning, block.recipe, (*runs, np.zeros(block.shape[1], np.int32)), observer)
-            progress = progress if before is None else progress._replace(lanes=before[0], state=before[1])
+            if before is not None:
+                state = jax.tree.unflatten(jax.tree.structure(progress.state), before[1])
+                progress = progress._replace(lanes=before[0], state=state)
         for schedule, indices in _segments(block, grid):
             progress, part = _called(_program, block.recipe, (*runs, indices, schedule, progress), observer)
             parts.append(jax.tree.map(np.asarray, part))
