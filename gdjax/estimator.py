@@ -25,6 +25,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gdjax import fitting, losses, methods, stopping
 from gdjax.fitting import Examples, Fold, Moments, Settings, State
+from gdjax.models import Scales
 from gdjax.records import InputError, unknown_name, whole
 
 SMALL = 200
@@ -105,20 +106,21 @@ class _GradientDescent(BaseEstimator):
         return int(check_random_state(self.random_state).randint(2**31))
 
     def _fit(self, examples: Examples) -> Self:
-        """Fit rows of positive weight."""
-        settings, numbers = self._settings(len(examples))
-        seed = self._seed()
-        fold = self._fold(np.arange(len(examples)), np.random.default_rng(seed))
+        """Fit the rows that have a weight."""
+        rows, seed = np.flatnonzero(examples.weights > 0), self._seed()
+        settings, numbers = self._settings(len(rows))
+        fold = self._fold(rows, np.random.default_rng(seed))
         state = fitting.fit_one(settings, examples, fold, _lanes(numbers, examples), seed=seed, before=None)
         self._streamed = 0
         return self._keep(settings, state)
 
     def _go_on(self, examples: Examples) -> Self:
         """One epoch over some more rows."""
-        settings, numbers = self._settings(len(examples), streaming=True)
+        rows = np.flatnonzero(examples.weights > 0)
+        settings, numbers = self._settings(len(rows), streaming=True)
         before = getattr(self, "_state", None)
         count = getattr(self, "_streamed", 0)
-        fold = Fold(np.arange(len(examples)), np.arange(0))
+        fold = Fold(rows, rows[:0])
         state = fitting.fit_one(settings, examples, fold, _lanes(numbers, examples), seed=self._seed() + count, before=before)
         self._streamed = count + 1
         return self._keep(settings, state)
@@ -133,6 +135,19 @@ class _GradientDescent(BaseEstimator):
             )
         self._state, self._by, self._with_intercept = state, state.scales(settings), settings.intercept
         self.n_iter_, self.best_iter_, self.loss_curve_ = max(1, state.num_epochs), state.best_epoch, list(state.curve)
+        return self
+
+    def _adopt(self, template: Self, settings: Settings, params: np.ndarray, by: Scales) -> Self:
+        """Be the fit with these parameters of columns so standardized, on the data that `template` has seen."""
+        seen = ("n_features_in_", "feature_names_in_", "_flat", "classes_")
+        vars(self).update({name: vars(template)[name] for name in seen if name in vars(template)})
+        self._state = State(
+            params=params,
+            optimizer=[],
+            features=Moments(1.0, by.center, by.scale**2),
+            target=Moments(1.0, by.target_center, by.target_scale**2),
+        )
+        self._by, self._with_intercept, self.n_iter_ = by, settings.intercept, 1
         return self
 
     def _in_units(self) -> tuple[np.ndarray, np.ndarray]:
@@ -248,12 +263,10 @@ def _lanes(numbers: dict[str, float], examples: Examples) -> dict[str, np.ndarra
 
 
 def _weighted(X: Any, y: np.ndarray, sample_weight: Any) -> Examples:
-    """The rows that have a weight."""
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if not (weights > 0).any():
         raise InputError("sample_weight is zero everywhere: at least one weight must not be zero.")
-    counts = weights > 0
-    return Examples(features=X[counts], target=y[counts], weights=weights[counts])
+    return Examples(features=X, target=y, weights=weights)
 
 
 class GradientDescentRegressor(RegressorMixin, _GradientDescent):
@@ -455,21 +468,12 @@ class GradientDescentClassifier(ClassifierMixin, _GradientDescent):
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit from the start."""
-        features, labels = self._validated(X, y, reset=True)
-        examples = _weighted(features, labels[:, None], sample_weight)
-        self._set_classes(np.unique(examples.target))
-        return self._fit(self._signed(examples))
+        return self._fit(self._examples(X, y, sample_weight, reset=True))
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Take one epoch over some more rows of a stream; the first call is told all `classes`."""
         first = not self.__sklearn_is_fitted__()
-        features, labels = self._validated(X, y, reset=first)
-        if first:
-            self._set_classes(np.unique(labels if classes is None else np.asarray(classes)))
-        examples = _weighted(features, labels[:, None], sample_weight)
-        if not np.isin(examples.target, self.classes_).all():
-            raise InputError(f"y holds labels that are none of the classes {self.classes_.tolist()}.")
-        return self._go_on(self._signed(examples))
+        return self._go_on(self._examples(X, y, sample_weight, reset=first, classes=classes))
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """x'w + b, one column per class where there are more than two."""
@@ -486,21 +490,23 @@ class GradientDescentClassifier(ClassifierMixin, _GradientDescent):
         chances = expit(self.decision_function(X))
         return np.stack([1.0 - chances, chances], axis=1) if chances.ndim == 1 else chances / chances.sum(axis=1, keepdims=True)
 
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _examples(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, classes: Any = None) -> Examples:
+        """+1 for the class of a column and -1 for the others; of two classes, one column for the second."""
         validated: Any = validate_data(self, X, y, reset=reset, dtype=np.float64)  # pyright: ignore[reportArgumentType]
-        features, labels = validated
+        features, labels = validated[0], np.asarray(validated[1])
         check_classification_targets(labels)
-        return features, np.asarray(labels)
-
-    def _set_classes(self, classes: np.ndarray) -> None:
-        if len(classes) < 2:
-            raise InputError(f"y holds one class, {classes.tolist()[0]!r}, where a weight is above 0: there is nothing to tell apart.")
-        self.classes_ = classes
-
-    def _signed(self, examples: Examples) -> Examples:
-        """+1 for the class of a column and -1 for the others; of two classes, for the second."""
+        examples = _weighted(features, labels[:, None], sample_weight)
+        present = np.unique(labels[examples.weights > 0])
+        if reset:
+            self.classes_ = present if classes is None else np.unique(np.asarray(classes))
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"y holds one class, {self.classes_.tolist()[0]!r}, where weights are above 0: there is nothing to tell apart."
+            )
+        if not np.isin(present, self.classes_).all():
+            raise InputError(f"y holds labels that are none of the classes {self.classes_.tolist()}.")
         columns = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
-        return replace(examples, target=np.where(examples.target == columns, 1.0, -1.0))
+        return replace(examples, target=np.where(labels[:, None] == columns, 1.0, -1.0))
 
     def _loss(self) -> tuple[Any, dict[str, float]]:
         return losses.logistic, {}
