@@ -17,10 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gdjax.methods import Method, reported_point
 from gdjax.records import Lanes, Measurement, Problem, Trajectory
-from gdjax.stopping import Rule, Seen
-
-DIVERGENCE_BOUND = 1e6
-"""A run has diverged where its objective is not finite or more than this multiple of the objective at the start."""
+from gdjax.stopping import DIVERGENCE_BOUND, Rule, Seen
 
 Numbers = dict[str, Float[Array, " lanes"]]
 """What differs between lanes: an entry a lane for each number of the method."""
@@ -119,6 +116,7 @@ def descend(
     ragged: bool = False,
     rule: Rule | None = None,
     mapped: tuple[str, ...] = (),
+    measured: str = "all",
 ) -> tuple[Progress, Trajectory]:
     """Run every lane along a schedule of records.
 
@@ -136,6 +134,9 @@ def descend(
         A counter of steps that lanes share counts on while one of them moves.
     mapped
         The axes that this is mapped over by `vmap`, by name: with a rule, the work ends when the runs along all of them have.
+    measured
+        With a rule, what a record costs: "all" takes the full objective and its gradient, "objective" no gradient, and "nothing" leaves
+        it to the rule to look at what it holds out. What is not measured is NaN.
     """
     start = jax.tree.map(lambda x: x[..., None], problem.start)
     bound = DIVERGENCE_BOUND * _scale(evaluate(problem, start))
@@ -161,9 +162,14 @@ def descend(
         watch: Any = now.watch
         before = now._replace(watch=None)
         now = _chosen(watch.ended, before, steps(before, at, _slowed(numbers, watch.rate)))
-        lanes, point = reached(now)
-        last = _chosen(watch.ended, watch.last, jnp.stack(measure(problem, lanes, point)))
-        seen = Seen(at.steps, last[0], ~(last[0] <= bound), lanes)
+        if measured == "nothing":
+            lanes, unknown = reported_point(now.state, now.lanes), jnp.full_like(watch.last[0], jnp.nan)
+            last, seen = watch.last, Seen(at.steps, unknown, jnp.zeros_like(watch.ended), lanes)
+        else:
+            lanes, point = reached(now)
+            kept = measure(problem, lanes, point) if measured == "all" else _objective_alone(point)
+            last = _chosen(watch.ended, watch.last, jnp.stack(kept))
+            seen = Seen(at.steps, last[0], ~(last[0] <= bound), lanes)
         return now._replace(watch=_judged(rule, problem, watch._replace(last=last), seen))
 
     if rule is not None:
@@ -171,6 +177,11 @@ def descend(
     nowhere = jnp.full(jax.tree.leaves(progress.lanes)[0].shape[-1], -1, jnp.int32)
     (progress, diverged_at), records = lax.scan(record, (progress, nowhere), schedule)
     return progress, Trajectory(records, diverged_at, reported_point(progress.state, progress.lanes))
+
+
+def _objective_alone(point: Point) -> Measurement:
+    unknown = jnp.full_like(point.objective, jnp.nan)
+    return Measurement(point.objective, unknown, unknown, unknown)
 
 
 def _watch(rule: Rule, lanes: Lanes, num_lanes: int) -> Watch:

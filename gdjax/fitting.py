@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ FILLED_ROWS = (256, 1024)
 """Fewer rows are filled up to the first, and to powers of 2 up to the second: small fits are over before a program is compiled."""
 
 FILLED_COLUMNS = (16, 64)
-"""The same for columns: what is added is zero, and its parameters stay zero."""
+"""The same for the columns of so few rows: what is added is zero, and its parameters stay zero."""
 
 FILLED_LANES = (1, 64)
 """The same for lanes, which repeat the last."""
@@ -126,7 +126,6 @@ class Fits:
     num_epochs: Int[np.ndarray, "folds lanes"]
     best_epoch: Int[np.ndarray, "folds lanes"]
     diverged: np.ndarray
-    curves: Float[np.ndarray, "folds epochs lanes"]  # the training objective at the start and after each epoch
 
 
 def predict(params: Float[np.ndarray, "p lanes"], by: Scales, features: Float[np.ndarray, "n p"], *, intercept: bool) -> np.ndarray:
@@ -144,11 +143,12 @@ def fit(
     parts = []
     for group in _alike(settings, folds):
         grid, recipe = _planned(settings, examples, [folds[f] for f in group], [by[f] for f in group], numbers, seed)
+        recipe = replace(recipe, measured="nothing" if len(folds[group[0]].held_out) else "objective")
         results = program.run(grid, recipe, budget=budget, observer=program.Observer())
         parts.append((group, _read(grid, results, settings, _sizes(examples, numbers))))
     order = np.argsort(np.concatenate([group for group, _ in parts]))
     read = [np.concatenate(arrays)[order] for arrays in zip(*(arrays for _, arrays in parts), strict=True)]
-    return Fits(params=read[0], scales=by, num_epochs=read[1], best_epoch=read[2], diverged=read[3], curves=read[4])
+    return Fits(params=read[0], scales=by, num_epochs=read[1], best_epoch=read[2], diverged=read[3])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,7 +235,7 @@ def _planned(
 ) -> tuple[Grid, Recipe]:
     """The fits as a grid of the engine, its shapes filled up where they are small."""
     n, p = examples.features.shape
-    rows, width = _up(n, FILLED_ROWS), _up(p, FILLED_COLUMNS) + settings.intercept
+    rows, width = _up(n, FILLED_ROWS), (_up(p, FILLED_COLUMNS) if n <= FILLED_ROWS[1] else p) + settings.intercept
     middle, spread = by[0].center, by[0].scale  # columns come near unit size before anything is rounded to another precision
     features = _widened((examples.features - middle) / spread, settings, width)
     level, unit = by[0].target_center, by[0].target_scale

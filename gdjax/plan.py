@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -54,6 +54,7 @@ class Recipe:
     tile: int = 1  # steps whose examples are gathered together
     ragged: bool = False  # whether batches are filled up
     constants: tuple[str, ...] = ()  # which of the lanes' numbers are the problem's and not the method's
+    measured: Literal["all", "objective", "nothing"] = "all"  # of the full objective at a record; the rest is NaN
 
 
 @dataclass(frozen=True, kw_only=True)

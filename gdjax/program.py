@@ -98,7 +98,7 @@ def _program(
     def one(problem: Problem, numbers: Any, rule: Rule | None, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
         if progress is None:
             progress = begin(problem, recipe.method, numbers, recipe.width, full=indices is None)
-        how: Any = {"tile": recipe.tile, "ragged": recipe.ragged, "rule": rule, "mapped": tuple(mapped)}
+        how: Any = {"tile": recipe.tile, "ragged": recipe.ragged, "rule": rule, "mapped": tuple(mapped), "measured": recipe.measured}
         progress, trajectory = descend(problem, recipe.method, numbers, indices, schedule, progress, **how)
         flat = [leaf.reshape(-1, recipe.width) for leaf in jax.tree.leaves(trajectory.params)]
         return progress, trajectory._replace(params=jnp.concatenate(flat))

@@ -91,7 +91,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         """Fit every candidate on every fold, and the best on all rows."""
         if not isinstance(self.estimator, GradientDescentRegressor | GradientDescentClassifier):
             raise InputError(
-                f"estimator={self.estimator!r} is not allowed: it is a GradientDescentRegressor or a GradientDescentClassifier. "
+                f"estimator is a {type(self.estimator).__name__}, which is not allowed: it is a GradientDescentRegressor or a GradientDescentClassifier. "
                 "scikit-learn's own searches take any."
             )
         candidates = self._candidates()
