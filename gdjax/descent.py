@@ -18,10 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gdjax.methods import ExampleGradientTransformation, Examples, Method, reported_point
 from gdjax.records import Lanes, Measurement, Problem, Trajectory
-from gdjax.stopping import Rule, Seen
-
-DIVERGENCE_BOUND = 1e6
-"""A run has diverged where its objective is not finite or more than this multiple of the objective at the start."""
+from gdjax.stopping import DIVERGENCE_BOUND, Rule, Seen
 
 Numbers = dict[str, Float[Array, " lanes"]]
 """What differs between lanes: an entry a lane for each number of the method."""
@@ -90,7 +87,7 @@ def evaluate(problem: Problem, lanes: Lanes) -> Point:
     n is, and it is exact down to 1e-30, where f - f* by subtraction stops at 1e-16 of f.
     """
     if problem.hessian is None:
-        objective, gradient = problem.evaluate(lanes, problem.constants, problem.data, 1.0 / problem.num_examples)
+        objective, gradient = problem.evaluate(lanes, problem.constants, problem.data, problem.shares)
         return Point(objective, objective - (jnp.nan if problem.minimum is None else problem.minimum), gradient)
     error = lanes - problem.minimizer[:, None]  # pyright: ignore[reportOptionalSubscript]  (a Hessian comes with its minimizer)
     gradient = _product(problem.hessian, error)
@@ -130,6 +127,7 @@ def descend(
     ragged: bool = False,
     rule: Rule | None = None,
     mapped: tuple[str, ...] = (),
+    measured: str = "all",
 ) -> tuple[Progress, Trajectory]:
     """Run every lane along a schedule of records.
 
@@ -147,6 +145,9 @@ def descend(
         A counter of steps that lanes share counts on while one of them moves.
     mapped
         The axes that this is mapped over by `vmap`, by name: with a rule, the work ends when the runs along all of them have.
+    measured
+        With a rule, what a record costs: "all" takes the full objective and its gradient, "objective" no gradient, and "nothing" leaves
+        it to the rule to look at what it holds out. What is not measured is NaN.
     """
     start = jax.tree.map(lambda x: x[..., None], problem.start)
     bound = DIVERGENCE_BOUND * _scale(evaluate(problem, start))
@@ -172,9 +173,14 @@ def descend(
         watch: Any = now.watch
         before = now._replace(watch=None)
         now = _chosen(watch.ended, before, steps(before, at, _slowed(numbers, watch.rate)))
-        lanes, point = reached(now)
-        last = _chosen(watch.ended, watch.last, jnp.stack(measure(problem, lanes, point)))
-        seen = Seen(at.steps, last[0], ~(last[0] <= bound), lanes)
+        if measured == "nothing":
+            lanes, unknown = reported_point(now.state, now.lanes), jnp.full_like(watch.last[0], jnp.nan)
+            last, seen = watch.last, Seen(at.steps, unknown, jnp.zeros_like(watch.ended), lanes)
+        else:
+            lanes, point = reached(now)
+            kept = measure(problem, lanes, point) if measured == "all" else _objective_alone(point)
+            last = _chosen(watch.ended, watch.last, jnp.stack(kept))
+            seen = Seen(at.steps, last[0], ~(last[0] <= bound), lanes)
         return now._replace(watch=_judged(rule, problem, watch._replace(last=last), seen))
 
     if rule is not None:
@@ -182,6 +188,11 @@ def descend(
     nowhere = jnp.full(jax.tree.leaves(progress.lanes)[0].shape[-1], -1, jnp.int32)
     (progress, diverged_at), records = lax.scan(record, (progress, nowhere), schedule)
     return progress, Trajectory(records, diverged_at, reported_point(progress.state, progress.lanes))
+
+
+def _objective_alone(point: Point) -> Measurement:
+    unknown = jnp.full_like(point.objective, jnp.nan)
+    return Measurement(point.objective, unknown, unknown, unknown)
 
 
 def _watch(rule: Rule, lanes: Lanes, num_lanes: int) -> Watch:
@@ -287,6 +298,8 @@ def _batch_steps(problem: Problem, update: Update, now: Progress, at: Schedule, 
         rows = lax.dynamic_slice_in_dim(indices, at.rows + number * tile, tile)
         examples = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), problem.data)
         weights = _weights(rows, jax.tree.leaves(now.lanes)[0].dtype) if ragged else None
+        if problem.weights is not None:
+            weights = problem.weights.at[rows].get(mode="clip") * (1.0 / rows.shape[1] if weights is None else weights)
 
         def step(i: Array, now: Progress) -> Progress:
             batch = jax.tree.map(lambda leaf: leaf[i], examples)
@@ -385,8 +398,12 @@ def _product(matrix: Float[Array, "p p"], lanes: Float[Array, "p lanes"]) -> Flo
 
 
 def _scale(point: Point) -> Array:
-    """The size of the objective at one point; its suboptimality where f* is known and f may be negative."""
-    return jnp.fmax(jnp.abs(point.objective[0]), point.suboptimality[0])
+    """The size of the objective at one point; its suboptimality where f* is known and f may be negative.
+
+    It is one number for all lanes, unless a number in the loss or the target is each lane's own.
+    """
+    size = jnp.fmax(jnp.abs(point.objective), point.suboptimality)
+    return size[0] if size.shape == (1,) else size
 
 
 def _norm(tree: PyTree) -> Float[Array, " lanes"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,9 @@ def linear(params: Float[Array, " p"], features: Float[Array, "... p"]) -> Float
 class Linear:
     """Evaluate sum_i w_i loss(x_i . params, y_i) + ridge ||params without the intercept||^2 for all lanes.
 
-    The examples are (features, target); `constants` holds the loss's own numbers, and `ridge` where there is one. Both products take
-    all lanes together, so that lanes which see the same examples share them.
+    The examples are (features, target), the target one for all lanes or a column for each; `constants` holds the loss's own numbers,
+    and `ridge` where there is one, each a number or a row of one per lane. Both products take all lanes together, so that lanes which
+    see the same examples share them.
     """
 
     loss: Callable[..., Array]
@@ -40,11 +41,10 @@ class Linear:
     ) -> tuple[Float[Array, " lanes"], Float[Array, "p lanes"]]:
         """The weighted objective and its gradient, for every lane."""
         features, target = examples
+        target = target[:, None] if target.ndim == 1 else target
         numbers = {name: number for name, number in constants.items() if name != "ridge"}
         predictions = linear(lanes, features)
-        losses, slopes = jax.jvp(
-            lambda prediction: self.loss(prediction, target[:, None], **numbers), (predictions,), (jnp.ones_like(predictions),)
-        )
+        losses, slopes = jax.jvp(lambda prediction: self.loss(prediction, target, **numbers), (predictions,), (jnp.ones_like(predictions),))
         if jnp.ndim(weights) == 0:  # one weight for all comes last, as in a mean: the sum overflows where the mean's own does
             value = weights * jnp.sum(losses, axis=0)
             gradient = weights * jnp.matmul(_turned(features, lanes.shape[-1]), slopes, precision="highest")
@@ -53,8 +53,9 @@ class Linear:
             gradient = jnp.matmul(_turned(features, lanes.shape[-1]), weights[:, None] * slopes, precision="highest")
         if "ridge" in constants:
             penalised = lanes.at[0].set(0.0) if self.intercept else lanes
-            value = value + constants["ridge"] * jnp.sum(jnp.square(penalised), axis=0)
-            gradient = gradient + 2.0 * constants["ridge"] * penalised
+            ridge = jnp.asarray(constants["ridge"])
+            value = value + ridge.reshape(-1 if ridge.size > 1 else ()) * jnp.sum(jnp.square(penalised), axis=0)
+            gradient = gradient + 2.0 * ridge * penalised
         return value, gradient
 
 
@@ -62,6 +63,32 @@ def _turned(features: Float[Array, "rows p"], num_lanes: int) -> Float[Array, "p
     """The features' transpose; for a batch and many lanes written out, which the product then reads in order (15 us a step to 10)."""
     small = features.shape[0] <= 1024 and num_lanes >= 8
     return lax.optimization_barrier(features.T) if small else features.T
+
+
+class Scales(NamedTuple):
+    """How columns are standardized: (features - center) / scale, and the target alike."""
+
+    center: Float[Any, " p"]
+    scale: Float[Any, " p"]
+    target_center: Float[Any, " targets"]
+    target_scale: Float[Any, " targets"]
+
+
+@dataclass(frozen=True)
+class Standardized:
+    """Evaluate `linear` on standardized examples; `constants` holds their `scales`, so that runs with others share the data."""
+
+    linear: Linear
+
+    def __call__(
+        self, lanes: Float[Array, "p lanes"], constants: dict[str, Any], examples: tuple[Array, Array], weights: Any
+    ) -> tuple[Float[Array, " lanes"], Float[Array, "p lanes"]]:
+        """The weighted objective and its gradient, for every lane."""
+        features, target = examples
+        by: Scales = constants["scales"]
+        others = {name: number for name, number in constants.items() if name != "scales"}
+        features = (features - by.center[None]) / by.scale[None]
+        return self.linear(lanes, others, (features, (target - by.target_center[None]) / by.target_scale[None]), weights)
 
 
 @dataclass(frozen=True)

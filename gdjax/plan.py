@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -35,6 +35,9 @@ CACHED_BYTES = 16 * 1024
 GATHERED_BYTES = 256 * 1024
 """Examples gathered at a time."""
 
+UNDIVIDED_BYTES = 2**30
+"""What the examples' table of one execution may take where a grid is not cut otherwise."""
+
 WATCHED_RECORDS = 32
 """Records of one execution where runs may end early: nothing is drawn for those that follow before it is known that one goes on."""
 
@@ -50,6 +53,8 @@ class Recipe:
     width: int = 1  # lanes of a block, which no array shows where nothing of the method is swept
     tile: int = 1  # steps whose examples are gathered together
     ragged: bool = False  # whether batches are filled up
+    constants: tuple[str, ...] = ()  # which of the lanes' numbers are the problem's and not the method's
+    measured: Literal["all", "objective", "nothing"] = "all"  # of the full objective at a record; the rest is NaN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,8 @@ class Grid:
     steps: Int[np.ndarray, " records"]  # when to record: ascending from 0, each length among them
     padded: bool = False  # fill shapes up to powers of 2, so that grids of other sizes share their programs
     rule: Rule | None = None  # when runs end early
+    own: PyTree = None  # of each stream: fields of the problem and of the rule, {"problem": {..}, "rule": {..}}, streams first
+    dealt: Sequence[Int[np.ndarray, " rows"]] | None = None  # the examples that each stream's sampler deals, where not all
 
     @property
     def num_members(self) -> int:
@@ -104,9 +111,21 @@ class Block(NamedTuple):
     records: int | None = None  # of one execution, where runs may end early
 
 
+def undivided(grid: Grid, recipe: Recipe) -> Block:
+    """A grid of one batch size as one block."""
+    (batch,) = grid.batch_sizes
+    shape = (grid.num_members, len(grid.streams), grid.num_lanes)
+    return next(_cut_group(grid, recipe, [batch], UNDIVIDED_BYTES, shape))
+
+
 def plan(grid: Grid, recipe: Recipe, *, budget: int, workers: int) -> list[Block]:
     """Cut the grid into blocks, `workers` of which take at most `budget` bytes together."""
-    return [block for sizes in groups(grid, recipe) for block in _cut_group(grid, recipe, sizes, budget // workers, workers)]
+    blocks: list[Block] = []
+    for sizes in groups(grid, recipe):
+        num_streams = sum(batch in sizes for batch, _ in grid.streams)
+        shape = _block_shape(grid, recipe, num_streams, max(sizes), budget // workers, workers)
+        blocks += _cut_group(grid, recipe, sizes, budget // workers, shape)
+    return blocks
 
 
 def groups(grid: Grid, recipe: Recipe) -> list[tuple[int, ...]]:
@@ -124,14 +143,14 @@ def groups(grid: Grid, recipe: Recipe) -> list[tuple[int, ...]]:
     return alone if extra_seconds > PROGRAM_SECONDS * (len(alone) - 1) else [tuple(sizes)]
 
 
-def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, workers: int) -> Iterator[Block]:
+def _cut_group(grid: Grid, recipe: Recipe, sizes: Sequence[int], budget: int, shape: tuple[int, int, int]) -> Iterator[Block]:
     streams = [number for number, (batch, _) in enumerate(grid.streams) if batch in sizes]
     batch = max(sizes)
-    shape = _block_shape(grid, recipe, len(streams), batch, budget, workers)
     recipe = replace(recipe, width=shape[2])
     rows, records = 0, _watched_records(grid, batch)
     if recipe.sampler is not None:
-        ragged = len(sizes) > 1 or has_short_batches(recipe.sampler, grid.lengths[batch], grid.problem.num_examples, batch)
+        drawn = (recipe.sampler, grid.lengths[batch], grid.problem.num_examples, batch)
+        ragged = grid.dealt is not None or len(sizes) > 1 or has_short_batches(*drawn)
         recipe = replace(recipe, tile=_tile(grid, batch), ragged=ragged)
         rows = max(1, budget // (16 * batch * shape[1]))
         if records is not None:

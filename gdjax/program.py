@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree
 
 from gdjax.descent import Progress, Schedule, begin, descend
-from gdjax.plan import Block, Grid, Recipe, plan
+from gdjax.plan import Block, Grid, Recipe, plan, undivided
 from gdjax.records import Measurement, Problem, Trajectory
 from gdjax.samplers import ABSENT, generator
 from gdjax.stopping import Rule
@@ -53,17 +53,31 @@ def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Resul
     with precision(recipe.dtype):
         rule = None if grid.rule is None else jax.device_put(_cast(grid.rule, recipe.dtype))
     if len(blocks) == 1 and len(grid.steps_of(blocks[0].batch)) == len(grid.steps):
-        outcome = _execute(blocks[0], grid, problem, rule, observer)
+        outcome, _ = _execute(blocks[0], grid, problem, rule, observer)
         observer.advanced(1, 1)
         return _without_filling(outcome, blocks[0])  # as it came, without a copy
     results = _room(grid, recipe.dtype)
 
     def work(block: Block) -> None:
-        _place(results, grid, block, _execute(block, grid, problem, rule, observer))
+        _place(results, grid, block, _execute(block, grid, problem, rule, observer)[0])
 
     for done, _ in enumerate(_threads(workers).map(work, blocks), start=1):
         observer.advanced(done, len(blocks))
     return results
+
+
+def go_on(grid: Grid, recipe: Recipe, *, observer: Observer, before: tuple[PyTree, list[Any]] | None = None) -> tuple[Results, Progress]:
+    """Run a grid with a rule as one block, and keep how far it came.
+
+    Parameters
+    ----------
+    before
+        The lanes, and the leaves of the optimizer's state, to go on from; the rule begins anew.
+    """
+    block = undivided(grid, recipe)
+    with precision(recipe.dtype):
+        problem, rule = jax.device_put((_cast(grid.problem, recipe.dtype), _cast(grid.rule, recipe.dtype)))
+    return _execute(block, grid, problem, rule, observer, before)
 
 
 def _program(
@@ -72,59 +86,74 @@ def _program(
     start: PyTree | None,
     members: dict[str, jax.Array],
     numbers: dict[str, jax.Array],
+    own: PyTree,
+    rule: Rule | None,
     indices: jax.Array | None,
     schedule: Schedule,
     progress: Progress | None,
-    rule: Rule | None,
 ) -> tuple[Progress, Trajectory]:
     """A block: one problem's lanes, mapped over streams, mapped over members."""
     mapped: list[str] = []
 
-    def one(problem: Problem, numbers: Any, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
+    def one(problem: Problem, numbers: Any, rule: Rule | None, indices: Any, progress: Any) -> tuple[Progress, Trajectory]:
         if progress is None:
             progress = begin(problem, recipe.method, numbers, recipe.width, full=indices is None)
-        how: Any = {"tile": recipe.tile, "ragged": recipe.ragged, "rule": rule, "mapped": tuple(mapped)}
+        how: Any = {"tile": recipe.tile, "ragged": recipe.ragged, "rule": rule, "mapped": tuple(mapped), "measured": recipe.measured}
         progress, trajectory = descend(problem, recipe.method, numbers, indices, schedule, progress, **how)
         flat = [leaf.reshape(-1, recipe.width) for leaf in jax.tree.leaves(trajectory.params)]
         return progress, trajectory._replace(params=jnp.concatenate(flat))
 
-    return _over_runs(one, mapped, recipe, problem, start, members, numbers, indices, progress)
+    return _over_runs(one, mapped, (recipe, problem, start, members, numbers, own, rule), indices, progress)
 
 
 def _beginning(
-    recipe: Recipe, problem: Problem | None, start: PyTree | None, members: Any, numbers: Any, streams: jax.Array, rule: Rule
+    recipe: Recipe,
+    problem: Problem | None,
+    start: PyTree | None,
+    members: dict[str, jax.Array],
+    numbers: dict[str, jax.Array],
+    own: PyTree,
+    rule: Rule | None,
+    streams: jax.Array,
 ) -> Progress:
     """Where the runs of a block begin that may end early: apart, so that the first steps and those that follow are one program."""
 
-    def one(problem: Problem, numbers: Any, _: Any, progress: None) -> Progress:
+    def one(problem: Problem, numbers: Any, rule: Rule | None, _: Any, progress: None) -> Progress:
         return begin(problem, recipe.method, numbers, recipe.width, full=recipe.sampler is None, rule=rule)
 
-    return _over_runs(one, [], recipe, problem, start, members, numbers, streams, None)
+    return _over_runs(one, [], (recipe, problem, start, members, numbers, own, rule), streams, None)
 
 
-def _over_runs(
-    one: Callable[..., Any],
-    mapped: list[str],
-    recipe: Recipe,
-    problem: Any,
-    start: Any,
-    members: Any,
-    numbers: Any,
-    own: Any,
-    progress: Any,
-) -> Any:
-    """Map `one` over streams, which have `own` examples, and over members; the names of what is mapped are kept in `mapped`."""
+def _over_runs(one: Callable[..., Any], mapped: list[str], block: tuple[Any, ...], indices: Any, progress: Any) -> Any:
+    """Map `one` over a block's streams and over its members; the names of what is mapped are kept in `mapped`."""
+    recipe, problem, start, members, numbers, own, rule = block
 
     def member(members: dict[str, jax.Array], progress: Any) -> Any:
         built: Any = problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
         if start is not None:
             built = replace(built, start=start)
-        different = {name: column for name, column in numbers.items() if len(column) > 1}
+        different = {name: column for name, column in numbers.items() if len(column) > 1}  # of each stream
         shared = {name: column[0] for name, column in numbers.items() if len(column) == 1}
-        over = (different, own, progress)
-        return _mapped(lambda different, own, progress: one(built, shared | different, own, progress), mapped, "streams", *over)
+
+        def stream(different: Any, indices: Any, own: Any, progress: Any) -> Any:
+            given, ruled, numbers = _stream_s(recipe, built, rule, own, shared | different)
+            return one(given, numbers, ruled, indices, progress)
+
+        return _mapped(stream, mapped, "streams", different, indices, own, progress)
 
     return _mapped(member, mapped, "members", members, progress)
+
+
+def _stream_s(recipe: Recipe, problem: Problem, rule: Any, own: Any, numbers: dict[str, Any]) -> tuple[Problem, Any, dict[str, Any]]:
+    """A stream's problem, rule and numbers of the method: with its own fields, and with the lanes' numbers that are the problem's."""
+    if own is not None:
+        problem = replace(problem, **own["problem"])
+        rule = replace(rule, **own["rule"]) if own["rule"] else rule
+    if recipe.constants:
+        theirs = {name: numbers[name][None] for name in recipe.constants}
+        problem = replace(problem, constants=problem.constants | theirs)
+        numbers = {name: column for name, column in numbers.items() if name not in recipe.constants}
+    return problem, rule, numbers
 
 
 def _mapped(one: Callable[..., Any], mapped: list[str], name: str, *arguments: Any) -> Any:
@@ -137,26 +166,32 @@ def _mapped(one: Callable[..., Any], mapped: list[str], name: str, *arguments: A
     return jax.tree.map(lambda leaf: leaf[None], one(*alone))
 
 
-def _execute(block: Block, grid: Grid, problem: Problem | None, rule: Rule | None, observer: Observer) -> Results:
+def _execute(
+    block: Block, grid: Grid, problem: Problem | None, rule: Rule | None, observer: Observer, before: tuple[PyTree, list[Any]] | None = None
+) -> tuple[Results, Progress]:
     """Run one block; the axes of what comes back are members, streams, then records or parameters, then lanes."""
     members = {name: _filled(column[block.members.start : block.members.stop], block.shape[0]) for name, column in grid.members.items()}
     numbers = {name: _of_block(column, block) for name, column in grid.numbers.items()}
+    own = jax.tree.map(lambda leaf: _filled(leaf[block.streams], block.shape[1]), grid.own)
     progress, parts = None, []
     with precision(block.recipe.dtype):
-        members, numbers, start = _cast((members, numbers, grid.start), block.recipe.dtype)
+        members, numbers, start, own = _cast((members, numbers, grid.start, own), block.recipe.dtype)
+        runs = (problem, start, members, numbers, own, rule)
         if rule is not None:
-            streams = np.zeros(block.shape[1], np.int32)
-            progress = _called(_beginning, block.recipe, (problem, start, members, numbers, streams, rule), observer)
+            progress = _called(_beginning, block.recipe, (*runs, np.zeros(block.shape[1], np.int32)), observer)
+            if before is not None:
+                state = jax.tree.unflatten(jax.tree.structure(progress.state), before[1])
+                progress = progress._replace(lanes=before[0], state=state)
         for schedule, indices in _segments(block, grid):
-            arguments = (problem, start, members, numbers, indices, schedule, progress, rule)
-            progress, part = _called(_program, block.recipe, arguments, observer)
+            progress, part = _called(_program, block.recipe, (*runs, indices, schedule, progress), observer)
             parts.append(jax.tree.map(np.asarray, part))
             if progress.watch is not None and np.asarray(progress.watch.ended).all():
                 break
     records = _joined([part.records for part in parts], len(grid.steps_of(block.batch)), watched=rule is not None)
     diverged = np.stack([part.diverged_at for part in parts])
     first = np.argmax(diverged >= 0, axis=0)  # the first part that says so; the first of all, a -1, where none does
-    return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], *parts[-1][2:])
+    assert progress is not None
+    return Results(records, np.take_along_axis(diverged, first[None], axis=0)[0], *parts[-1][2:]), progress
 
 
 def _joined(parts: list[np.ndarray], num_records: int, *, watched: bool) -> np.ndarray:
@@ -181,7 +216,7 @@ def _segments(block: Block, grid: Grid) -> Iterator[tuple[Schedule, np.ndarray |
     if block.recipe.sampler is None and block.records is None:
         yield _schedule(gaps, np.zeros_like(gaps), steps), None
         return
-    streams = [_Stream(block, grid, *grid.streams[number]) for number in block.streams] if block.recipe.sampler else []
+    streams = [_Stream(block, grid, number) for number in block.streams] if block.recipe.sampler else []
     if block.records is None:
         parts = np.array_split(np.arange(len(steps)), min(len(steps), -(-int(steps[-1]) // block.rows)))
         rows = max(int(gaps[part].sum()) for part in parts) + block.recipe.tile
@@ -207,9 +242,11 @@ def _schedule(*columns: Any) -> Schedule:
 class _Stream:
     """The examples of one seed and batch size in the order of its steps, filled up to the group's batch size."""
 
-    def __init__(self, block: Block, grid: Grid, batch: int, seed: int) -> None:
-        self.batch, self.wide = batch, block.batch
-        self.num_examples, self.sampler = grid.problem.num_examples, block.recipe.sampler
+    def __init__(self, block: Block, grid: Grid, number: int) -> None:
+        self.batch, seed = grid.streams[number]
+        self.wide = block.batch
+        self.dealt = None if grid.dealt is None else np.asarray(grid.dealt[number], np.int32)
+        self.num_examples, self.sampler = grid.problem.num_examples if self.dealt is None else len(self.dealt), block.recipe.sampler
         self.rng = generator(seed)
         self.ahead = np.empty((0, self.batch), np.int32)
 
@@ -220,7 +257,10 @@ class _Stream:
         if missing > 0:
             epoch = -(-self.num_examples // self.batch)
             missing = missing if last else -(-missing // epoch) * epoch
-            self.ahead = np.concatenate([self.ahead, self.sampler(self.rng, missing, self.num_examples, self.batch)])
+            drawn = self.sampler(self.rng, missing, self.num_examples, self.batch)
+            if self.dealt is not None:
+                drawn = np.where(drawn == ABSENT, np.int32(ABSENT), self.dealt[drawn])
+            self.ahead = np.concatenate([self.ahead, drawn])
         table = np.full((num_rows, self.wide), ABSENT, np.int32)
         table[:num_steps, : self.batch] = self.ahead[:num_steps]
         self.ahead = self.ahead[num_steps:]

@@ -79,6 +79,7 @@ class Problem:
     parameter_names: tuple[str, ...] | None = static(default=None)
 
     data: PyTree = traced(default=())  # the examples: one leading axis of length n in every leaf; () when f is no mean over examples
+    weights: Float[Array, " n"] | None = traced(default=None)  # of the examples in f; 1 in the mean of those that a sampler deals
     constants: dict[str, Any] = traced(default_factory=dict)  # numbers in the loss: a Huber delta, a ridge
     start: Params = traced()
     minimizer: Params | None = traced(default=None)
@@ -92,6 +93,11 @@ class Problem:
         """n, the examples that f is the mean of (1 when it is no mean)."""
         leaves = jax.tree.leaves(self.data)
         return int(leaves[0].shape[0]) if leaves else 1
+
+    @property
+    def shares(self) -> Any:
+        """What each example counts in f: 1 / n, or its weight over the sum of all."""
+        return 1.0 / self.num_examples if self.weights is None else self.weights / self.weights.sum()
 
     @property
     def condition_number(self) -> Any:
@@ -111,7 +117,7 @@ class Problem:
     def value_and_gradient(self, params: Params) -> tuple[Float[Array, ""], Params]:
         """f and its gradient at `params`."""
         lanes = jax.tree.map(lambda leaf: jnp.asarray(leaf)[..., None], params)
-        value, gradient = self.evaluate(lanes, self.constants, self.data, 1.0 / self.num_examples)
+        value, gradient = self.evaluate(lanes, self.constants, self.data, self.shares)
         return value[0], jax.tree.map(lambda leaf: leaf[..., 0], gradient)
 
 

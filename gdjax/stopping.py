@@ -18,6 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gdjax.records import InputError, Lanes, Problem, static, traced, unknown_name, whole
 
+DIVERGENCE_BOUND = 1e6
+"""A run has diverged where its objective is not finite or more than this multiple of the objective at the start."""
+
 
 class Seen(NamedTuple):
     """What a rule is shown of a record, a number per lane."""
@@ -141,6 +144,7 @@ class Repaired:
 class Waited(NamedTuple):
     """The best monitored loss, and the records since it fell by enough: for stopping, and for the rate."""
 
+    first: Float[Array, " lanes"]  # what was monitored at the first record
     best: Float[Array, " lanes"]
     target: Float[Array, " lanes"]  # what a loss must fall below to begin the wait anew
     wait: Int[Array, " lanes"]
@@ -188,16 +192,17 @@ class EarlyStopping:
     def begin(self, like: Float[Array, " lanes"]) -> Waited:
         """No loss has been seen, the rate is as given."""
         worst, none = jnp.full_like(like, jnp.inf), jnp.zeros(like.shape, jnp.int32)
-        return Waited(worst, worst, none, worst, none, jnp.ones_like(like))
+        return Waited(jnp.full_like(like, jnp.nan), worst, worst, none, worst, none, jnp.ones_like(like))
 
     def watch(self, state: Waited, seen: Seen, problem: Problem) -> Verdict:
-        """Count the records without a loss below best - min_delta."""
+        """Count the records without a loss below best - min_delta; what is held out says itself whether a run has diverged."""
         loss = self.monitored(seen, problem)
-        failed = seen.diverged | ~jnp.isfinite(loss)
+        first = jnp.where(jnp.isnan(state.first), loss, state.first)
+        failed = seen.diverged if self.held_out is None else ~(loss <= DIVERGENCE_BOUND * jnp.abs(first))
         better, enough = loss < state.best, loss < state.target
         wait = jnp.where(enough, 0, state.wait + 1)
         state = state._replace(
-            best=jnp.where(better, loss, state.best), target=jnp.where(enough, loss - self.min_delta, state.target), wait=wait
+            first=first, best=jnp.where(better, loss, state.best), target=jnp.where(enough, loss - self.min_delta, state.target), wait=wait
         )
         state = state if self.plateau is None else _reduced(state, loss, self.plateau)
         return Verdict(state, (wait >= self.patience) & ~failed, failed, better, state.rate)

@@ -35,7 +35,6 @@ from gdjax.theory.moments import (
     has_moments,
     mean_square_edge,
     noise_floor,
-    reshuffled_noise,
 )
 from gdjax.theory.quadratics import (
     Modes,
