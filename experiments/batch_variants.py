@@ -574,7 +574,7 @@ def _table(results: xr.DataTree, problem: Problem) -> Figure:
             "SGD\n(B = 1)",
             f"page: O(p)\n{int(counted(size=1))} operations",
             "page: high\n1",
-            f"page: “O(1/t) with decay”; its code has none\n{ends[0]}: t$^{{{slopes[0] + 0.0:.1f}}}$\n"
+            f"page: “O(1/t) with decay”; its code has none\n{ends[0]}: t$^{{{round(slopes[0], 1) + 0.0:.0f}}}$\n"
             f"c/t, c μ = 2: t$^{{{slopes[2]:.2f}}}$;   c μ = 0.2: t$^{{{slopes[1]:.2f}}}$",
         ],
         [

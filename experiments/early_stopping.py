@@ -238,8 +238,8 @@ def _notebook_findings(notebook: xr.Dataset, losses: np.ndarray, problem: Proble
 
 
 def _settled(losses: np.ndarray, stop: int, rho: float, problem: Problem) -> bool:
-    """Whether the run contracts by rho already where it stops."""
-    if stop < PATIENCE + 2:
+    """Whether the run contracts by rho already where it stops, and slowly enough for the formula to say something."""
+    if stop < PATIENCE + 2 or rho**2 < 0.8:
         return False
     excess = losses - float(np.asarray(problem.minimum))
     first = stop - PATIENCE
@@ -385,8 +385,9 @@ def _draw_curves(axes: Axes, notebook: xr.Dataset, problem: Problem) -> None:
     """As far as they ran: every third rate, and those that diverge."""
     rates, stable = notebook.learning_rate.values, _stable(notebook, problem)
     start, norm = float(notebook.curve.isel(step=0)[0]), LogNorm(rates[0], rates[-1])
-    bounds = (0.2 * float(notebook.end_suboptimality.min()), 1e9 * start)
-    for index in np.flatnonzero(~stable | (np.arange(len(rates)) % 3 == 0)):
+    shown = np.flatnonzero(~stable | (np.arange(len(rates)) % 3 == 0))
+    bounds = (0.2 * float(notebook.end_suboptimality[shown].min()), 1e9 * start)
+    for index in shown:
         color = matplotlib.colormaps[figures.RATES](0.9 * norm(rates[index]))
         stop = int(notebook.stopped_at[index])
         ran = notebook.curve.isel(learning_rate=index, step=notebook.step.values <= (stop if stop > 0 else np.inf))
@@ -408,23 +409,24 @@ def _draw_left(axes: Axes, notebook: xr.Dataset, repaired: xr.Dataset, problem: 
     L, mu = float(np.asarray(problem.smoothness)), float(np.asarray(problem.strong_convexity))
     fine = np.geomspace(rates[0], 0.999 * 2.0 / L, 300)
     exact = np.array([excess_at_stop(rate, L, mu, notebook.attrs["tolerance"], PATIENCE) for rate in fine])
-    top = 60.0 * float(exact.max())
-    for ds, marker, color, label in ((notebook, "x", 1, "as written"), (repaired, "o", 0, "put right")):
+    ends = [ds.end_suboptimality.values[stable & (ds.stopped_at.values > 0)] for ds in (notebook, repaired)]
+    low, top = 0.02 * float(exact.min()), 60.0 * max(float(exact.max()), *(left.max(initial=0.0) for left in ends))
+    kinds = (("x", 1, "as written"), ("o", 0, "put right"))
+    for ds, left, (marker, color, label) in zip((notebook, repaired), ends, kinds, strict=True):
         stopped = stable & (ds.stopped_at.values > 0)
-        left = ds.end_suboptimality.values[stopped]
         axes.plot(rates[stopped], left, marker, color=figures.COLORS[color], markersize=5, label=label, mfc="none")
-    axes.plot(fine, exact, color="black", linestyle=(0, (3, 2)), linewidth=0.9, label="τ ρ$^{21}$ / (1 − ρ²)")
+    axes.plot(fine, exact, color="black", linestyle=(0, (3, 2)), linewidth=0.9, label="τρ$^{21}$/(1 − ρ²)")
     wild = ~stable & (notebook.stopped_at.values > 0)
     if wild.any():
         axes.plot(rates[wild], np.full(wild.sum(), 0.4 * top), "x", color=figures.COLORS[1], markersize=5)
         said = f"f − f* there:\n{float(notebook.end_suboptimality.values[wild].min()):.0e} and more"
         axes.annotate(said, (2.3 / L, 0.22 * top), fontsize=6.5, va="top", color=figures.COLORS[1])
-    figures.edge_line(axes, 2.0 / L, "2 / L", height=0.35, side="right")
+    figures.edge_line(axes, 2.0 / L, "2 / L", height=0.2, side="right")
     axes.set(xscale="log", yscale="log", xlabel=figures.LABELS["learning_rate"], ylabel="f − f* where it stops")
-    axes.set_title("smaller rates leave more")
-    axes.set_ylim(0.3 * float(exact.min()), top)
+    axes.set_title("what is left where it stops")
+    axes.set_ylim(low, top)
     axes.set_xlim(0.6 * rates[0], 1.6 * rates[-1])
-    axes.legend(loc="upper left", borderaxespad=0.1)
+    axes.legend(loc="lower left", borderaxespad=0.1)
 
 
 def _draw_validation(axes: Axes, validation: xr.Dataset) -> None:
