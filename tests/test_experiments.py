@@ -30,9 +30,9 @@ SMALL = {
     "feature_scaling": {"num_steps": 500, "compare": None},
     "implementation_levels": {"num_epochs": 20},
     "loss_landscape": {"grid_size": 21},
-    "noise_floor": {"num_steps": 400, "num_seeds": 400, "num_streams": 200},
+    "noise_floor": {"num_seeds": 250, "num_streams": 50},
     "normal_equations": {},
-    "reshuffling": {"num_seeds": 60, "num_epochs": 64},
+    "reshuffling": {"num_examples": 16, "num_seeds": 50, "num_epochs": 16},
     "training_traps": {"num_accumulated": 2000},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))
