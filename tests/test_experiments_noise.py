@@ -22,7 +22,7 @@ def line():
 
 @pytest.fixture(scope="module")
 def floors(line):
-    return noise_floor.run(line, sweep, num_steps=600, num_seeds=400, num_streams=100, batch_size=[4, 16], relative_learning_rate=0.7)
+    return noise_floor.run(line, sweep, num_steps=1200, num_seeds=250, num_streams=50, batch_size=[4, 16], relative_learning_rate=0.7)
 
 
 class TestNoiseFloor:
@@ -113,7 +113,7 @@ class TestAveraging:
 
 @pytest.fixture(scope="module")
 def dealt():
-    return reshuffling.run(sweep, num_seeds=60, num_epochs=64)
+    return reshuffling.run(sweep, num_examples=16, num_seeds=100, num_epochs=16)
 
 
 class TestReshuffling:
@@ -133,7 +133,7 @@ class TestReshuffling:
         monkeypatch.setattr(
             theory_of_reshuffling,
             "independent_square",
-            lambda rate, steps=np.inf: theory_of_reshuffling.reshuffled_square(rate, 64, steps=steps),
+            lambda rate, steps=np.inf: theory_of_reshuffling.reshuffled_square(rate, 16, steps=steps),
         )
         assert any(claim.startswith("independent draws") for claim in lost(reshuffling.check(dealt)))
 
