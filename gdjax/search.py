@@ -91,8 +91,8 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         """Fit every candidate on every fold, and the best on all rows."""
         if not isinstance(self.estimator, GradientDescentRegressor | GradientDescentClassifier):
             raise InputError(
-                f"estimator is a {type(self.estimator).__name__}, which is not allowed: it is a GradientDescentRegressor or a GradientDescentClassifier. "
-                "scikit-learn's own searches take any."
+                f"estimator is a {type(self.estimator).__name__}, which is not allowed: it is a GradientDescentRegressor or a "
+                "GradientDescentClassifier. scikit-learn's own searches take any."
             )
         candidates = self._candidates()
         splitter: Any = check_cv(self.cv, y, classifier=is_classifier(self.estimator))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 
 import gdjax
 from gdjax import problems, program, stopping
@@ -23,11 +24,10 @@ ROUNDING = {"rtol": 1e-12, "atol": 1e-14}  # sums in another order, a few hundre
 def held_out():
     """Examples of a smaller truth, which the way from zero passes: their loss falls, then rises."""
     X, y = random_data(12, 3, seed=5)
-    return problems.least_squares(X, 0.9 * y)
+    return problems.least_squares(X, 0.7 * y)
 
 
 RULES = {
-    "notebook": stopping.notebook(tolerance=1e-3, patience=3),
     "repaired": stopping.repaired(rtol=0.05, patience=2),
     "plateau": stopping.early_stopping(held_out(), patience=5, plateau=stopping.Plateau(factor=0.5, patience=1)),
 }
@@ -175,10 +175,7 @@ def _classes(num_examples, seed=0):
     return X, y > np.median(y)
 
 
-@pytest.mark.parametrize(
-    ("settings", "rule"),
-    [({"sampler": "full"}, "notebook"), ({"sampler": "full"}, "plateau"), ({"batch_size": 8}, "repaired"), ({"batch_size": 8}, "plateau")],
-)
+@pytest.mark.parametrize(("settings", "rule"), [({"sampler": "full"}, "plateau"), ({"batch_size": 8}, "repaired")])
 class TestEquivalences:
     SETTINGS = {"num_steps": 120, "record_every": 2, "method": "heavy_ball"}  # noqa: RUF012
     AXES = {"learning_rate": [0.003, 0.02, 0.1], "momentum": [0.0, 0.8], "seed": [0, 7]}  # noqa: RUF012
@@ -197,16 +194,16 @@ class TestEquivalences:
         for number in range(ds.sizes["run"]):
             run, plain = ds.isel(run=number), free.isel(run=number)
             last = list(ds.step).index(int(run.stopped_at)) if run.stopped_at >= 0 else ds.sizes["step"] - 1
-            if rule != "plateau":
+            if rule != "plateau":  # which changes the rate
                 np.testing.assert_allclose(run.objective[: last + 1], plain.objective[: last + 1], **ROUNDING)
             for name in MEASURED:
                 assert (run[name][last:] == run[name][last]).all()
 
     def test_a_run_does_not_depend_on_its_neighbours(self, small, settings, rule):
         how = self.SETTINGS | settings | {"momentum": 0.5, "stop": RULES[rule]}
-        alone = gdjax.sweep(small, learning_rate=[0.02, 0.1], **how)
         crowd = gdjax.sweep(small, learning_rate=[1e150, 0.02, 3.0, 0.1, 0.0], **how)
-        agree(crowd.sel(learning_rate=[0.02, 0.1]), alone)
+        for rate in (0.02, 0.1):
+            agree(crowd.sel(learning_rate=rate), gdjax.sweep(small, learning_rate=rate, **how))
 
     def test_cut_is_whole(self, small, settings, rule):
         how = self.SETTINGS | settings | self.AXES | {"stop": RULES[rule]}
@@ -259,13 +256,12 @@ class TestEngine:
         assert len(set(ds.stopped_at.values.ravel().tolist())) > 2
 
     def test_lists_of_runs_are_the_runs_of_a_product(self, small):
-        import xarray as xr
-
-        rates, seeds = [0.1, 0.003, 0.02], [4, 4, 9]
+        along = {"learning_rate": [0.1, 0.003, 0.02], "seed": [4, 4, 9]}
         how = {"num_steps": 120, "record_every": 2, "batch_size": 8, "stop": RULES["plateau"]}
-        ds = gdjax.sweep(small, learning_rate=xr.DataArray(rates, dims="run"), seed=xr.DataArray(seeds, dims="run"), **how)
-        for number, (rate, seed) in enumerate(zip(rates, seeds, strict=True)):
-            agree(ds.isel(run=number), gdjax.sweep(small, learning_rate=rate, seed=seed, **how))
+        ds = gdjax.sweep(small, **{name: xr.DataArray(values, dims="run") for name, values in along.items()}, **how)
+        product = gdjax.sweep(small, learning_rate=along["learning_rate"], seed=[4, 9], **how)
+        for number, (rate, seed) in enumerate(zip(*along.values(), strict=True)):
+            agree(ds.isel(run=number), product.sel(learning_rate=rate, seed=seed))
 
     def test_in_single_precision_it_stops_too(self, small):
         ds = gdjax.sweep(small, sampler="full", num_steps=400, learning_rate=[0.05, 0.1], stop="repaired", precision="float32")
