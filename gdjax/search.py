@@ -108,7 +108,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.search_time_ = time.perf_counter() - begun
         if self.refit:
             refitted = time.perf_counter()
-            self.best_estimator_ = clone(self.estimator).set_params(**self.best_params_).fit(X, y, sample_weight=sample_weight)
+            self.best_estimator_ = _with(self.estimator, **self.best_params_).fit(X, y, sample_weight=sample_weight)
             self.refit_time_ = time.perf_counter() - refitted
         return self
 
@@ -126,7 +126,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, candidates: list[dict[str, Any]], splits: list[Split]
     ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
         """Scores on test and on training rows, a row per candidate and a column per fold; seconds of fitting and of scoring a fit."""
-        template = clone(self.estimator)
+        template = _with(self.estimator)
         rows = template._examples(X, y, sample_weight, reset=True)
         scored = _Scored(template, self.scorer_, self.scoring, rows, X, y)
         test, train, seconds = np.empty((len(candidates), len(splits))), np.empty((len(candidates), len(splits))), [0.0, 0.0]
@@ -155,7 +155,8 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """The best estimator's score, by `scoring`."""
-        return self.scorer_(self._best(), X, y)
+        scorer: Any = self.scorer_
+        return scorer(self._best(), X, y)
 
     @available_if(lambda self: is_classifier(self.estimator))
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
@@ -189,11 +190,17 @@ _NUMBERS = ("learning_rate", "ridge", "optimizer_params", "loss_params")
 """The parameters that hold numbers of a lane; what in them shapes the program is part of the method."""
 
 
+def _with(estimator: Any, **parameters: Any) -> Any:
+    """An unfitted copy with other parameters."""
+    copy: Any = clone(estimator)
+    return copy.set_params(**parameters)
+
+
 def _kinds(template: Any, candidates: list[dict[str, Any]]) -> list[_Kind]:
     """The candidates by what they have in common but for numbers."""
     kinds: dict[Any, tuple[list[int], list[Any], list[dict[str, float]]]] = {}
     for number, candidate in enumerate(candidates):
-        model = clone(template).set_params(**candidate)
+        model = _with(template, **candidate)
         settings, numbers = model._settings(1)
         others = [(name, repr(value)) for name, value in model.get_params().items() if name not in _NUMBERS]
         members, models, rows = kinds.setdefault((settings.method, settings.loss, *sorted(numbers), *others), ([], [], []))
