@@ -97,7 +97,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         candidates = self._candidates()
         splitter: Any = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X, y, groups)]
-        self.scorer_ = check_scoring(self.estimator, scoring=self.scoring)
+        self.scorer_: Any = check_scoring(self.estimator, scoring=self.scoring)
         begun = time.perf_counter()
         test, train, spent = self._scores(X, y, sample_weight, candidates, splits)
         self.n_splits_, self.multimetric_ = len(splits), False
@@ -108,7 +108,8 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.search_time_ = time.perf_counter() - begun
         if self.refit:
             refitted = time.perf_counter()
-            self.best_estimator_ = clone(self.estimator).set_params(**self.best_params_).fit(X, y, sample_weight=sample_weight)
+            best: Any = clone(self.estimator)
+            self.best_estimator_ = best.set_params(**self.best_params_).fit(X, y, sample_weight=sample_weight)
             self.refit_time_ = time.perf_counter() - refitted
         return self
 
@@ -126,7 +127,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, candidates: list[dict[str, Any]], splits: list[Split]
     ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
         """Scores on test and on training rows, a row per candidate and a column per fold; seconds of fitting and of scoring a fit."""
-        template = clone(self.estimator)
+        template: Any = clone(self.estimator)
         rows = template._examples(X, y, sample_weight, reset=True)
         scored = _Scored(template, self.scorer_, self.scoring, rows, X, y)
         test, train, seconds = np.empty((len(candidates), len(splits))), np.empty((len(candidates), len(splits))), [0.0, 0.0]
@@ -193,7 +194,8 @@ def _kinds(template: Any, candidates: list[dict[str, Any]]) -> list[_Kind]:
     """The candidates by what they have in common but for numbers."""
     kinds: dict[Any, tuple[list[int], list[Any], list[dict[str, float]]]] = {}
     for number, candidate in enumerate(candidates):
-        model = clone(template).set_params(**candidate)
+        model: Any = clone(template)
+        model.set_params(**candidate)
         settings, numbers = model._settings(1)
         others = [(name, repr(value)) for name, value in model.get_params().items() if name not in _NUMBERS]
         members, models, rows = kinds.setdefault((settings.method, settings.loss, *sorted(numbers), *others), ([], [], []))
