@@ -2,9 +2,8 @@
 
 200 candidates x 5 folds of a linear regression, `gdjax.SweepSearchCV` beside scikit-learn's `GridSearchCV(SGDRegressor)`, each over
 20 learning rates x 10 ridges. Both are timed in turn in this one process: medians, their spread and the ratio. The peer may fit a
-share of the candidates, evenly spread over both axes, and is scaled up; with --peer-share 1 it fits all. Compile time is apart: ours
-are later calls. The best validation scores, R^2 over the folds, must be no lower than the peer's by 1e-3. Run it on an otherwise idle
-machine.
+share of the rates, evenly spread, and is scaled up; with --peer-share 1 it fits all. Compile time is apart: ours are later calls.
+The best validation score, R^2 over the folds, must not be below the peer's by 1e-3. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         candidates = self._candidates()
         splitter: Any = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X, y, groups)]
-        self.scorer_ = check_scoring(self.estimator, scoring=self.scoring)
+        self.scorer_: Any = check_scoring(self.estimator, scoring=self.scoring)
         begun = time.perf_counter()
         test, train, spent = self._scores(X, y, sample_weight, candidates, splits)
         self.n_splits_, self.multimetric_ = len(splits), False
@@ -108,7 +108,8 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.search_time_ = time.perf_counter() - begun
         if self.refit:
             refitted = time.perf_counter()
-            self.best_estimator_ = _with(self.estimator, **self.best_params_).fit(X, y, sample_weight=sample_weight)
+            best: Any = clone(self.estimator)
+            self.best_estimator_ = best.set_params(**self.best_params_).fit(X, y, sample_weight=sample_weight)
             self.refit_time_ = time.perf_counter() - refitted
         return self
 
@@ -126,7 +127,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, candidates: list[dict[str, Any]], splits: list[Split]
     ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
         """Scores on test and on training rows, a row per candidate and a column per fold; seconds of fitting and of scoring a fit."""
-        template = _with(self.estimator)
+        template: Any = clone(self.estimator)
         rows = template._examples(X, y, sample_weight, reset=True)
         scored = _Scored(template, self.scorer_, self.scoring, rows, X, y)
         test, train, seconds = np.empty((len(candidates), len(splits))), np.empty((len(candidates), len(splits))), [0.0, 0.0]
@@ -155,8 +156,7 @@ class SweepSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """The best estimator's score, by `scoring`."""
-        scorer: Any = self.scorer_
-        return scorer(self._best(), X, y)
+        return self.scorer_(self._best(), X, y)
 
     @available_if(lambda self: is_classifier(self.estimator))
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
@@ -190,17 +190,12 @@ _NUMBERS = ("learning_rate", "ridge", "optimizer_params", "loss_params")
 """The parameters that hold numbers of a lane; what in them shapes the program is part of the method."""
 
 
-def _with(estimator: Any, **parameters: Any) -> Any:
-    """An unfitted copy with other parameters."""
-    copy: Any = clone(estimator)
-    return copy.set_params(**parameters)
-
-
 def _kinds(template: Any, candidates: list[dict[str, Any]]) -> list[_Kind]:
     """The candidates by what they have in common but for numbers."""
     kinds: dict[Any, tuple[list[int], list[Any], list[dict[str, float]]]] = {}
     for number, candidate in enumerate(candidates):
-        model = _with(template, **candidate)
+        model: Any = clone(template)
+        model.set_params(**candidate)
         settings, numbers = model._settings(1)
         others = [(name, repr(value)) for name, value in model.get_params().items() if name not in _NUMBERS]
         members, models, rows = kinds.setdefault((settings.method, settings.loss, *sorted(numbers), *others), ([], [], []))
