@@ -29,7 +29,7 @@ from gdjax import analysis, figures, noisy, problems
 from gdjax.records import Finding, InputError, several, whole
 from gdjax.theory import decaying
 
-COLUMNS = 32
+COLUMNS = 64
 """Examples of the noise, whose orthogonal columns of signs are one chain fewer a run."""
 
 CURVATURE = 0.2
@@ -41,7 +41,7 @@ def run(
     *,
     num_steps: int = 4000,
     learning_rate: Sequence[float] | float = (0.3, 0.5, 1.0, 2.0),
-    num_seeds: int = 4000,
+    num_seeds: int = 5000,
     num_noiseless: int = 100_000,
 ) -> xr.DataTree:
     """Sweep the constants of the rates c/t with noise, and the caricature without.
@@ -51,7 +51,7 @@ def run(
     learning_rate
         c, of which 2c above, at and below 1 are different laws.
     num_seeds
-        Independent runs, of 31 chains each.
+        Independent runs, of 63 chains each.
     num_noiseless
         Steps of the caricature.
     """
@@ -63,7 +63,7 @@ def run(
     steps, noiseless = whole("num_steps", num_steps, least=100), whole("num_noiseless", num_noiseless, least=100)
     measured = sweep(
         problem,
-        method="inverse_time_sgd",
+        method="robbins_monro",
         sampler="with_replacement",
         num_steps=steps,
         record_every=max(1, steps // 100),
@@ -73,7 +73,7 @@ def run(
     )
     caricature = sweep(
         problems.designed_spectrum(np.array([CURVATURE])),
-        method="inverse_time_sgd",
+        method="robbins_monro",
         sampler="full",
         num_steps=noiseless,
         learning_rate=1.0,

@@ -198,10 +198,10 @@ def test_averaged_sgd_reports_the_mean_of_the_iterates(line):
     np.testing.assert_allclose(averaged.params, np.mean(plain, axis=0), rtol=1e-13)
 
 
-def test_inverse_time_sgd_steps_by_c_over_t():
+def test_robbins_monro_steps_by_c_over_t():
     ds = gdjax.sweep(
         problems.designed_spectrum([1.0]),
-        method="inverse_time_sgd",
+        method="robbins_monro",
         sampler="full",
         num_steps=3,
         record_every=1,
