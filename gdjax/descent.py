@@ -213,19 +213,21 @@ def _watch(rule: Rule, lanes: Lanes, num_lanes: int) -> Watch:
 
 
 def _judged(rule: Any, problem: Problem, watch: Watch, seen: Seen) -> Watch:
-    """What the rule makes of one more record; lanes that have ended stay as they are."""
-    verdict = rule.watch(watch.rule, seen, problem)
-    stopped, failed = verdict.stopped, jnp.zeros_like(watch.ended) if verdict.failed is None else verdict.failed
-    new = Watch(
+    """What the rule makes of one more record; on lanes that have ended it has no more say."""
+    verdict, going = rule.watch(watch.rule, seen, problem), ~watch.ended
+    stopped = verdict.stopped & going
+    failed = jnp.zeros_like(going) if verdict.failed is None else verdict.failed & going
+    diverged = (seen.diverged & going) | failed
+    here = Best(seen.lanes, jnp.broadcast_to(seen.step, going.shape))
+    return Watch(
         rule=verdict.state,
-        ended=stopped | failed,
+        ended=watch.ended | stopped | failed,
         stopped_at=jnp.where(stopped, seen.step, watch.stopped_at),
-        diverged_at=jnp.where((seen.diverged | failed) & (watch.diverged_at < 0), seen.step, watch.diverged_at),
+        diverged_at=jnp.where(diverged & (watch.diverged_at < 0), seen.step, watch.diverged_at),
         last=watch.last,
-        best=None if watch.best is None else _chosen(verdict.best, Best(seen.lanes, jnp.full_like(watch.best.step, seen.step)), watch.best),
+        best=None if watch.best is None else _chosen(verdict.best & going, here, watch.best),
         rate=None if watch.rate is None else verdict.rate,
     )
-    return _chosen(watch.ended, watch, new)
 
 
 def _until_ended(

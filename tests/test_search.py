@@ -58,31 +58,29 @@ class TestScores:
         np.testing.assert_allclose(ours.predict(data[0]), theirs.predict(data[0]), rtol=1e-9)
         np.testing.assert_allclose(ours.score(*data), theirs.score(*data), rtol=1e-9)
 
-    def test_of_a_classifier_and_of_several_targets(self, data):
+    def test_of_a_classifier_of_three_classes(self, data):
+        """Which are three columns of targets."""
         X, y = data
-        how = {"cv": 2, "refit": False}
-        for model, target in (
-            (GradientDescentClassifier(random_state=0, max_iter=4), np.digitize(y, np.quantile(y, [0.3, 0.7]))),
-            (regressor(max_iter=4), np.stack([y, X[:, 0]], axis=1)),
-        ):
-            ours, theirs = (search(model, {"learning_rate": [1e-3, 0.1]}, **how).fit(X, target) for search in (SweepSearchCV, GridSearchCV))
-            np.testing.assert_allclose(ours.cv_results_["split1_test_score"], theirs.cv_results_["split1_test_score"], **ALONE)
+        model, labels = GradientDescentClassifier(random_state=0, max_iter=4), np.digitize(y, np.quantile(y, [0.3, 0.7]))
+        ours, theirs = (
+            search(model, {"learning_rate": [1e-3, 0.1]}, cv=2, refit=False).fit(X, labels) for search in (SweepSearchCV, GridSearchCV)
+        )
+        np.testing.assert_allclose(ours.cv_results_["split1_test_score"], theirs.cv_results_["split1_test_score"], **ALONE)
 
     def test_rows_without_a_weight_are_not_learnt_from(self, data):
         X, y = data
-        weights = (np.arange(NUM_EXAMPLES) % 4 > 0).astype(float)
-        search = SweepSearchCV(regressor(max_iter=4), {"learning_rate": [0.1]}, cv=KFold(2), refit=False).fit(X, y, sample_weight=weights)
-        for fold, (train, test) in enumerate(KFold(2).split(X)):
-            alone = regressor(max_iter=4, learning_rate=0.1).fit(X[train], y[train], sample_weight=weights[train])
-            np.testing.assert_allclose(search.cv_results_[f"split{fold}_test_score"], alone.score(X[test], y[test]), rtol=1e-9)
+        weights = (np.arange(NUM_EXAMPLES) % 12 > 0).astype(float)
+        search = SweepSearchCV(regressor(), GRID, cv=KFold(3), refit=False).fit(X, y, sample_weight=weights)
+        for fold, (train, test) in enumerate(KFold(3).split(X)):
+            alone = regressor(**search.cv_results_["params"][1]).fit(X[train], y[train], sample_weight=weights[train])
+            np.testing.assert_allclose(search.cv_results_[f"split{fold}_test_score"][1], alone.score(X[test], y[test]), rtol=1e-9)
 
 
 def test_a_fold_sees_its_own_rows_only(data):
     """Not in its batches, nor in its scales, nor in what it holds out."""
     X, y = data
-    model = regressor(max_iter=5)
-    settings, numbers = model._settings(NUM_EXAMPLES)
-    lanes = {name: np.array([value, value]) for name, value in numbers.items()}
+    settings, numbers = regressor(optimizer_params={"b1": 0.9})._settings(NUM_EXAMPLES)
+    lanes = {name: np.full(8, value) for name, value in numbers.items()}
     folds = [fitting.Fold(np.arange(100, 300), np.arange(300, 330)), fitting.Fold(np.arange(200), np.arange(200, 230))]
     rows = fitting.Examples(features=X, target=y[:, None], weights=np.ones(NUM_EXAMPLES))
     spoilt = fitting.Examples(features=np.where(np.arange(NUM_EXAMPLES)[:, None] < 230, X, 1e6), target=rows.target, weights=rows.weights)
@@ -102,10 +100,9 @@ def test_numbers_are_lanes_of_one_program_and_other_losses_another(data):
 
 
 def test_candidates_may_be_drawn_from_distributions(data):
-    drawn = {"learning_rate": scipy.stats.loguniform(1e-3, 0.1), "ridge": [0.0, 0.1]}
-    search = SweepSearchCV(regressor(max_iter=4), drawn, n_iter=5, cv=2, random_state=0).fit(*data)
-    rates = [candidate["learning_rate"] for candidate in search.cv_results_["params"]]
-    assert len(set(rates)) == 5
+    drawn = {"learning_rate": scipy.stats.loguniform(1e-3, 0.1), "ridge": [0.0, 0.1], "optimizer_params": [{"b1": 0.9}]}
+    search = SweepSearchCV(regressor(), drawn, n_iter=8, cv=3, random_state=0).fit(*data)
+    assert len({candidate["learning_rate"] for candidate in search.cv_results_["params"]}) == 8
     assert search.best_estimator_.learning_rate == search.best_params_["learning_rate"]
     assert search.n_features_in_ == 3
 
@@ -119,6 +116,6 @@ class TestRefusals:
         assert "'learning_rate'" in message
 
     def test_without_a_refit_there_is_nothing_to_predict_with(self, data):
-        search = SweepSearchCV(regressor(max_iter=4), {"learning_rate": [0.1]}, cv=2, refit=False).fit(*data)
+        search = SweepSearchCV(regressor(), GRID, cv=3, refit=False).fit(*data)
         with pytest.raises(AttributeError, match="refit"):
             search.predict(data[0])
