@@ -308,7 +308,7 @@ class GradientDescentRegressor(RegressorMixin, _GradientDescent):
         Epochs taken; the epoch whose parameters were kept; the training objective after each epoch, on standardized columns.
 
     >>> X = np.arange(40.0)[:, None]
-    >>> model = GradientDescentRegressor().fit(X, 3.0 * X[:, 0] - 2.0)
+    >>> model = GradientDescentRegressor(optimizer="sgd", learning_rate=0.3).fit(X, 3.0 * X[:, 0] - 2.0)
     >>> model.predict([[100.0]]).round(2).tolist()
     [298.0]
     """
