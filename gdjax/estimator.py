@@ -176,8 +176,8 @@ class _GradientDescent(BaseEstimator):
         state, given = self._state, self.get_params(deep=False)
         if not isinstance(given["optimizer"], str):
             raise InputError("an optimizer that is a function can't be saved: give the name of one.")
-        if not isinstance(given["random_state"], int | np.integer | None):
-            given["random_state"] = None
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        given["random_state"] = given["random_state"] if isinstance(given["random_state"], int) else None
         arrays = {
             "params": state.params,
             "optimizer": list(state.optimizer),
