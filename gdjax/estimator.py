@@ -176,8 +176,8 @@ class _GradientDescent(BaseEstimator):
         state, given = self._state, self.get_params(deep=False)
         if not isinstance(given["optimizer"], str):
             raise InputError("an optimizer that is a function can't be saved: give the name of one.")
-        if not isinstance(given["random_state"], int | np.integer | None):
-            given["random_state"] = None
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        given["random_state"] = given["random_state"] if isinstance(given["random_state"], int) else None
         arrays = {
             "params": state.params,
             "optimizer": list(state.optimizer),
@@ -308,7 +308,7 @@ class GradientDescentRegressor(RegressorMixin, _GradientDescent):
         Epochs taken; the epoch whose parameters were kept; the training objective after each epoch, on standardized columns.
 
     >>> X = np.arange(40.0)[:, None]
-    >>> model = GradientDescentRegressor().fit(X, 3.0 * X[:, 0] - 2.0)
+    >>> model = GradientDescentRegressor(optimizer="sgd", learning_rate=0.3).fit(X, 3.0 * X[:, 0] - 2.0)
     >>> model.predict([[100.0]]).round(2).tolist()
     [298.0]
     """

@@ -195,7 +195,7 @@ class TestInterface:
     def test_a_fit_is_plain_arrays_and_settings(self, data, estimator):
         X, y = pd.DataFrame(data[0], columns=["a", "b", "c"]), data[1]
         target = y if estimator is GradientDescentRegressor else np.where(y > np.median(y), "high", "low")
-        model = estimator(max_iter=5, random_state=3, optimizer_params={"b1": 0.8}).fit(X, target)
+        model = estimator(max_iter=np.int64(5), random_state=3, optimizer_params={"b1": 0.8}).fit(X, target)
         arrays, settings = model.get_state()
         again = estimator.from_state(arrays, json.loads(json.dumps(settings)))
         for one, other in ((again, model), (again.partial_fit(X, target), model.partial_fit(X, target))):
