@@ -232,6 +232,15 @@ def _condition_findings(measured: xr.Dataset, built: dict[str, Problem]) -> list
         tolerance=1e-8,
         source="X'X/n of standardised features is their correlation matrix: what it has, standardising leaves",
     )
+    whitened = Finding(
+        claim=f"{data}: decorrelated, kappa is 1",
+        predicted=1.0,
+        measured=float(kappa.sel(version="decorrelated")),
+        tolerance=1e-8,
+        source="X'X/n of principal components at unit variance is the identity",
+    )
+    if len(present) < p:  # a column that is constant, or a combination of others: no scale gives it a share
+        return [correlated, whitened]
     nearly_best = Finding(
         claim=f"{data}: standardised, kappa is at most p + 1 times the least of any scales of the centred features, found by descent",
         predicted=float(p * theory.quadratics.least_condition_number(np.asarray(built["standardised"].data[0]))),
@@ -240,14 +249,7 @@ def _condition_findings(measured: xr.Dataset, built: dict[str, Problem]) -> list
         source="van der Sluis 1969: for the features themselves, not X'X, it is sqrt(p + 1)",
         kind="at_most",
     )
-    whitened = Finding(
-        claim=f"{data}: decorrelated, kappa is 1",
-        predicted=1.0,
-        measured=float(kappa.sel(version="decorrelated")),
-        tolerance=1e-8,
-        source="X'X/n of principal components at unit variance is the identity",
-    )
-    return [correlated, nearly_best, whitened] if len(present) == p else [correlated, whitened]
+    return [correlated, nearly_best, whitened]
 
 
 def _pair_finding(pairs: xr.Dataset) -> Finding:

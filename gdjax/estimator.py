@@ -11,6 +11,7 @@ import inspect
 import warnings
 from dataclasses import replace
 from numbers import Real
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gdjax import fitting, losses, methods, stopping
+from gdjax import fitting, losses, methods, persistence, stopping
 from gdjax.fitting import Examples, Fold, Moments, Settings, State
 from gdjax.models import Scales
 from gdjax.records import InputError, unknown_name, whole
@@ -198,6 +199,33 @@ class _GradientDescent(BaseEstimator):
             **self._target_settings(),
         }
         return arrays, settings
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit to one file, safetensors with JSON settings: nothing in it is run when it is loaded.
+
+        Raises
+        ------
+        InputError
+            For an optimizer or a loss that is a function, which no file can hold.
+        """
+        arrays, settings = self.get_state()
+        return persistence.save(path, arrays, kind=type(self).__name__, settings=settings)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The fitted estimator that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            For a file that is not there, cut short, changed, of another kind, or from a later version.
+        """
+        saved = persistence.load(path, kind=cls.__name__)
+        held = saved.arrays
+        moments = {name: {part: held[f"{name}/{part}"] for part in ("mean", "squares")} for name in ("features", "target")}
+        optimizer = [held[f"optimizer/{place}"] for place in range(sum(name.startswith("optimizer/") for name in held))]
+        arrays = {"params": held["params"], "optimizer": optimizer, "loss_curve": held["loss_curve"]}
+        return cls.from_state(arrays | moments, saved.settings)
 
     @classmethod
     def from_state(cls, arrays: dict[str, Any], settings: dict[str, Any]) -> Self:

@@ -192,17 +192,25 @@ class TestInterface:
             assert set(model.classes_) == set(np.unique(target))
 
     @pytest.mark.parametrize("estimator", [GradientDescentRegressor, GradientDescentClassifier])
-    def test_a_fit_is_plain_arrays_and_settings(self, data, estimator):
+    def test_a_fit_is_plain_arrays_and_settings_and_a_file_holds_it(self, data, estimator, tmp_path):
         X, y = pd.DataFrame(data[0], columns=["a", "b", "c"]), data[1]
         target = y if estimator is GradientDescentRegressor else np.where(y > np.median(y), "high", "low")
         model = estimator(max_iter=np.int64(5), random_state=3, optimizer_params={"b1": 0.8}).fit(X, target)
         arrays, settings = model.get_state()
-        again = estimator.from_state(arrays, json.loads(json.dumps(settings)))
-        for one, other in ((again, model), (again.partial_fit(X, target), model.partial_fit(X, target))):
+        again, loaded = estimator.from_state(arrays, json.loads(json.dumps(settings))), estimator.load(model.save(tmp_path / "fit"))
+        np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+        further = model.partial_fit(X, target)
+        for one, other in ((again.partial_fit(X, target), further), (loaded.partial_fit(X, target), further)):
             np.testing.assert_array_equal(one.predict(X), other.predict(X))
             np.testing.assert_array_equal(one.coef_, other.coef_)
             assert one.loss_curve_ == other.loss_curve_
         assert again.n_iter_ == model.n_iter_ == 6
+
+    def test_a_file_of_another_kind_or_cut_short_is_refused(self, data, tmp_path, mistake):
+        path = GradientDescentRegressor(max_iter=5).fit(*data).save(tmp_path / "fit")
+        assert "GradientDescentRegressor" in mistake(GradientDescentClassifier.load, path)
+        path.write_bytes(path.read_bytes()[:-3])
+        mistake(GradientDescentRegressor.load, path)
 
     @pytest.mark.parametrize(
         ("settings", "said"),

@@ -79,8 +79,8 @@ def test_a_bound_with_another_condition_number_would_be_found(results, monkeypat
 
 
 def test_noise_of_five_times_the_size_would_be_found(results, monkeypatch):
-    exact = theory.moments._moments
-    monkeypatch.setattr(theory.moments, "_moments", lambda *given: (m := exact(*given))._replace(drive=25.0 * m.drive))
+    exact = theory.moments.of_problem
+    monkeypatch.setattr(theory.moments, "of_problem", lambda problem: (m := exact(problem))._replace(drive=25.0 * m.drive))
     experiment._exact_steps.cache_clear()
     claims = lost(experiment.check(results))
     experiment._exact_steps.cache_clear()

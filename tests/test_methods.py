@@ -34,6 +34,7 @@ RATES = {  # where 0.1 is not a rate at which a method goes half the way in 60 s
     "heavy_ball": 0.02,
     "lars": 0.02,
     "nesterov": 0.02,
+    "nu_method": 0.02,
     "online_adagrad": 1.0,
     "online_adam": 0.5,
     "online_amsgrad": 0.5,

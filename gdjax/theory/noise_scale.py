@@ -71,7 +71,7 @@ def unbiased(
 
     E |G_b|^2 = |G|^2 + tr Sigma / b, solved for both. Their ratio is no unbiased estimate of the noise scale.
 
-    >>> [float(number) for number in unbiased(1.0 + 3.0 / 2, 1.0 + 3.0 / 6, 2, 6)]
+    >>> [round(float(number), 12) for number in unbiased(1.0 + 3.0 / 2, 1.0 + 3.0 / 6, 2, 6)]
     [1.0, 3.0]
     """
     low, high = np.asarray(small, dtype=float), np.asarray(large, dtype=float)
