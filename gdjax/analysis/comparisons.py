@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy.special import stdtrit
 
 from gdjax.analysis.rates import ROUND_OFF, fit_rate
 from gdjax.records import Finding
@@ -71,7 +71,7 @@ def averages_to(dataset: xr.Dataset, mean: xr.DataArray, what: str, source: str)
     return [
         Finding(
             claim=f"the {what}: largest distance of a mean over {own.sizes['seed']} seeds and the last half, in standard errors",
-            predicted=float(stats.t.isf(0.5 * CHANCE / compared, own.sizes["seed"] - 1)),
+            predicted=float(-stdtrit(own.sizes["seed"] - 1, 0.5 * CHANCE / compared)),
             measured=float(apart.max()),
             tolerance=0.0,
             source=f"{source}; {compared} compared, and chance is further off in {CHANCE:g} of all sweeps",
@@ -108,7 +108,7 @@ def _beyond_floor(dataset: xr.Dataset, floor: xr.DataArray) -> float:
     tail = ended.isel(step=slice(-(-3 * ended.sizes["step"] // 4), None)).mean("step")
     own, error = tail.mean("seed"), tail.std("seed", ddof=1) / np.sqrt(tail.sizes["seed"])
     compared = (floor > 0) & stalled & np.isfinite(own)
-    chance = stats.t.isf(0.5 * CHANCE / max(1, int(compared.sum())), tail.sizes["seed"] - 1)
+    chance = -stdtrit(tail.sizes["seed"] - 1, 0.5 * CHANCE / max(1, int(compared.sum())))
     return float((np.abs(own / floor - 1.0) - chance * error / floor).where(compared).max())
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy.special import stdtrit
 
 ROUND_OFF = {"float64": (1e-12, 1e-8), "float32": (1e-4, 1e-2)}
 """By precision: how far below its start a curve is still free of the parameters' own rounding, and how near to theory it must be."""
@@ -263,7 +263,7 @@ def _fit(curves: _Curves, begin: Int[np.ndarray, " curves"], model: list[int], *
     residual = (both - np.einsum("cbk,ckr->cbr", q, projected))[..., 0]
     variance = np.sum(residual**2, axis=1) / np.maximum(freedom, 1)
     error = np.sqrt(variance[:, None] * np.sum(inverse**2, axis=2))
-    half = stats.t.ppf(0.5 + 0.5 * confidence, np.maximum(freedom, 1))[:, None] * error
+    half = stdtrit(np.maximum(freedom, 1), 0.5 + 0.5 * confidence)[:, None] * error
     fit = _Fit(*np.zeros((5, len(last), 2)))
     fit.wander[:] = _wander(residual, count > 0)[:, None]
     for place, column in enumerate(model[1:], start=1):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
-from scipy.optimize import brentq
 
 SILVER = 1.0 + np.sqrt(2.0)
 """The silver ratio."""
@@ -65,6 +64,7 @@ def best_constant_rate(num_steps: int) -> float:
     >>> [round(best_constant_rate(n), 6) for n in (1, 5, 100)]
     [1.5, 1.747054, 1.970547]
     """
+    from scipy.optimize import brentq  # a quarter of a second to import, which every start of the application would take
 
     def excess(h: float) -> float:
         return np.log(2.0 * num_steps * h + 1.0) + 2.0 * num_steps * np.log(h - 1.0)

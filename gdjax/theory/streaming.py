@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
-from scipy.optimize import brentq
 
 from gdjax.theory.moments import double
 
@@ -50,6 +49,8 @@ def gaussian_edge(eigenvalues: Float[ArrayLike, " d"], batch_size: int = 1) -> f
     >>> round(gaussian_edge(1.0 / np.arange(1, 21)), 6)
     0.429825
     """
+    from scipy.optimize import brentq  # a quarter of a second to import, which every start of the application would take
+
     alone = 2.0 * batch_size / ((batch_size + 1.0) * np.max(eigenvalues))  # where the top mode alone is unstable, and U infinite
 
     def over(gamma: float) -> float:
