@@ -2,6 +2,9 @@
 
 Every function is pure; nothing here has seen a measurement. What every experiment asks for is here by its name; each topic has a
 module of its own, `theory.<topic>.<function>`.
+
+Every formula is checked numerically, by tests and by the experiments' findings. Papers are named from memory: the numbers of their
+theorems, equations and sections were not looked up, also where "unconfirmed" does not say so once more.
 """
 
 from gdjax.theory import (
