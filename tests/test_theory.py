@@ -64,6 +64,7 @@ def test_expected_suboptimality_is_the_reference_one_and_ends_at_the_floor(line)
     expected = theory.expected_suboptimality(line, [0.01, 0.02], 16, 4000)
     assert expected[0, list(N24)] == pytest.approx(list(N24.values()), rel=1e-8)
     floors = [theory.noise_floor(line, rate, 16) for rate in (0.01, 0.02)]
+    assert floors == pytest.approx([0.014512987195298489, 0.06490026795249038], rel=1e-8)  # N23
     assert expected[:, -1] == pytest.approx(floors, rel=1e-6)  # what is left of the start after 4,000 steps is below 1e-9
 
 
