@@ -31,7 +31,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from gdjax import analysis, figures, losses, models, problems, statistics
+from experiments.robust_losses import random_basis
+from gdjax import analysis, figures, losses, models, statistics
 from gdjax.records import Finding, InputError, Problem, several, whole
 
 MULTIPLES = (0.3, 0.6, 1.0, 1.7, 3.0)
@@ -56,8 +57,7 @@ class Contaminated:
 
     def basis(self) -> Float[np.ndarray, "n p"]:
         """A column of ones and standard normal features, made orthogonal."""
-        X = np.random.default_rng(self.seed).normal(size=(self.num_examples, self.num_features))
-        return problems.whitened(np.column_stack([np.ones(len(X)), X])).basis
+        return random_basis(self.num_examples, self.num_features, self.seed)
 
     def stretch(self) -> Float[np.ndarray, " settings"]:
         """The curvature in the limit is (1 - e) (2 Phi(delta) - 1), the share of examples within delta; this makes it 1."""

@@ -52,7 +52,7 @@ class Optimizer(NamedTuple):
     method: str
     unit: str
     times: float = 1.0
-    numbers: dict[str, Any] = {}  # noqa: RUF012
+    numbers: dict[str, Any] = {}  # noqa: RUF012  (a default of a tuple, which nothing writes to)
 
 
 OPTIMIZERS = {

@@ -84,6 +84,12 @@ ESTIMATORS = {
 }
 
 
+def random_basis(num_examples: int, num_features: int, seed: int) -> Float[np.ndarray, "n p+1"]:
+    """A column of ones and standard normal features, made orthogonal."""
+    X = np.random.default_rng(seed).normal(size=(num_examples, num_features))
+    return problems.whitened(np.column_stack([np.ones(len(X)), X])).basis
+
+
 @dataclass(frozen=True)
 class DataSets:
     """Problems by number: data set i has y = X theta + noise with X the same for all, in coordinates in which it is orthogonal."""
@@ -95,8 +101,7 @@ class DataSets:
 
     def basis(self) -> Float[np.ndarray, "n p"]:
         """A column of ones and standard normal features, made orthogonal."""
-        X = np.random.default_rng(self.seed).normal(size=(self.num_examples, self.num_features))
-        return problems.whitened(np.column_stack([np.ones(len(X)), X])).basis
+        return random_basis(self.num_examples, self.num_features, self.seed)
 
     def truth(self) -> Float[np.ndarray, " p"]:
         """The page's w and b, again and again: any other would do, since the fits move along with it."""

@@ -175,7 +175,7 @@ def _read(raw: bytes, source: str) -> Saved:
         intact = header["digest"] == _digest(saved) and header["format"] == FORMAT and arrays.keys() == stored.keys()
     except InputError:
         raise
-    except Exception:
+    except Exception:  # a header changed by any bit may fail in any way: the digest would have said so
         raise damaged from None
     if not intact:
         raise damaged
