@@ -30,7 +30,7 @@ from gdjax.records import Finding, InputError, Problem, several, whole
 from gdjax.theory import adaptive as theory
 
 STREAMS = {"C, -1, -1": np.array([3.0, -1.0, -1.0]), "1010, -10 x 100": np.append(1010.0, np.full(100, -10.0))}
-"""Slopes c_t of the losses c_t x, over and over: Theorem 1 of Reddi et al. with C = 3, and the stream of their first figure."""
+"""Slopes c_t of the losses c_t x, over and over: Reddi et al. 2018, Thm 1 with C = 3, and the stream of their first figure."""
 
 NUMBERS = {"C, -1, -1": {"b1": 0.0, "b2": 0.1, "eps": 0.0}, "1010, -10 x 100": {"b1": 0.9, "b2": 0.99, "eps": 1e-8}}
 """b2 = 1 / (1 + C^2) in the theorem."""
@@ -262,14 +262,14 @@ def _theorem_findings(one: xr.Dataset) -> list[Finding]:
             predicted=theory.stuck_regret(STREAMS["C, -1, -1"]),
             measured=float(regret.sel(rule=WRONG)[-1]),
             tolerance=0.01,
-            source="2/3, of staying at x = +1 where -1 is best: Reddi et al. 2018, Theorem 1",
+            source="2/3, of staying at x = +1 where -1 is best: Reddi et al. 2018, Thm 1",
         ),
         Finding(
             claim="stream 3, -1, -1: where Adam ends",
             predicted=1.0,
             measured=float(one.position.sel(rule=WRONG)[-1]),
             tolerance=0.01,
-            source="Reddi et al. 2018, Theorem 1",
+            source="Reddi et al. 2018, Thm 1",
         ),
         Finding(
             claim="stream 3, -1, -1: where AMSGrad ends",

@@ -215,14 +215,14 @@ def _gain_findings(one: xr.Dataset, scale: theory.NoiseScale) -> list[Finding]:
             predicted=exact_rate,
             measured=float(rate),
             tolerance=slack + 4.0 * float(error) * float(rate) / exact_rate,
-            source="eps_max / (1 + B_noise / B), McCandlish et al. 2018, equation 2.5; exact on quadratics",
+            source="eps_max / (1 + B_noise / B), McCandlish et al. 2018, equation 2.6; exact on quadratics",
         ),
         Finding(
             claim=f"{label}: what f falls by in such a step, from {falls.size} seeds (4 standard errors)",
             predicted=exact_gain,
             measured=gain,
             tolerance=slack + 4.0 * gain_error * gain / exact_gain,
-            source="Delta_max / (1 + B_noise / B), McCandlish et al. 2018, equation 2.6; exact on quadratics",
+            source="Delta_max / (1 + B_noise / B), McCandlish et al. 2018, equation 2.7; exact on quadratics",
         ),
     ]
 

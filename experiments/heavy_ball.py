@@ -8,7 +8,7 @@ Theory
     Modes are roots of z^2 - (1 + beta - alpha lambda) z + beta (Polyak 1964); a double root has a factor of t. f' = 25 x below 1, x + 24 to
     2, 25 x - 24 beyond, with L = 25 and mu = 1: at alpha = 1/9, beta = 4/9 from x_0 = x_{-1} = 3.3 a cycle of three points, the solution of
     three linear equations (Lessard, Recht and Packard 2016, section 4.6). With beta = sqrt((1 - alpha mu)(1 - alpha L)), alpha <= 1 / L,
-    f_t - f* <= (1 - alpha mu)^t (f_0 - f*) on any such f (Ghadimi, Feyzmahdavian and Johansson 2015, Thm 4, number unconfirmed).
+    f_t - f* <= (1 - alpha mu)^t (f_0 - f*) on any such f (Ghadimi, Feyzmahdavian and Johansson 2015, Thm 4).
 Sweep
     Every step of the tuned run and of another; a map of rates x momenta, all of it predicted by one program; rates around the edge for some
     momenta; safe momenta over rates up to 1 / L; four methods on the function with two kinks.
@@ -184,7 +184,7 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
         "contours: predicted ρ; white: grows; circle: the best rate and momentum. Right: f' with two kinks, L = 25, μ = 1, each method at "
         "its best numbers for quadratics;\n"
         "dashed: the cycle (Lessard, Recht and Packard 2016); safe: β = √((1 − αμ)(1 − αL)) at α = 1/(2L), "
-        "bound (1 − αμ)$^t$ (Ghadimi et al. 2015).",
+        "bound (1 − αμ)$^t$ (Ghadimi, Feyzmahdavian and Johansson 2015).",
     )
     return {"heavy_ball": drawn}
 

@@ -5,8 +5,8 @@ Claim
     textbook's standard errors of least squares are wrong; sigma(x) can be learnt by descending on the Gaussian likelihood.
 Theory
     Cov(least squares) = (X'X)^-1 X'OX (X'X)^-1, Cov(weighted) = (X'O^-1 X)^-1, O = diag(sigma_i^2) (Aitken 1936); the textbook's
-    s^2 (X'X)^-1 has mean tr((I - H) O) / (n - p) (X'X)^-1, White's (1980) is consistent. "Constant-sigma^2 assumption fails" (the page,
-    section 1.2) is no bias: it is this loss, 86 % of the efficiency for the notebook's intercept and 62 % for its slope.
+    s^2 (X'X)^-1 has mean tr((I - H) O) / (n - p) (X'X)^-1, that of White (1980) is consistent. "Constant-sigma^2 assumption fails"
+    (the page, section 1.2) is no bias: it is this loss, 86 % of the efficiency for the notebook's intercept and 62 % for its slope.
 Sweep
     Estimators x data sets with one X: the squared error, the weighted one, and the likelihood with sigma(x) = e^a + e^b u fitted.
 Expect

@@ -6,8 +6,8 @@ Claim
 Theory
     R(t) = sum_i lambda_i s_i(0) exp(-2 gamma lambda_i t)
          + gamma^2 int_0^t sum_i lambda_i^2 exp(-2 gamma lambda_i (t - u)) (R(u) + sigma^2) du
-    (Paquette et al. 2021); the moments for finitely many parameters are an exact linear recursion. With lambda_i = i^-a and
-    lambda_i s_i(0) = i^-b, R(t) falls as t^-min((b - 1) / a, 2 - 1 / a) (Velikanov et al. 2023).
+    (Paquette, Lee, Pedregosa and Paquette 2021); the moments for finitely many parameters are an exact linear recursion. With
+    lambda_i = i^-a and lambda_i s_i(0) = i^-b, R(t) falls as t^-min((b - 1) / a, 2 - 1 / a) (Velikanov, Kuznedelev and Yarotsky 2023).
 Sweep
     Rates across the critical one x streams, each example seen once; then power laws x streams.
 Expect
@@ -188,7 +188,7 @@ def _volterra_findings(part: xr.Dataset) -> list[Finding]:
             predicted=0.0,
             measured=float(np.max(np.abs(limit / exact - 1.0))),
             tolerance=0.0036 * 500 / len(stream.curvatures),
-            source="homogenised SGD, Paquette et al. 2021: of order gamma lambda_max, which is of order 1 / d",
+            source="homogenised SGD, Paquette, Lee, Pedregosa and Paquette 2021: of order gamma lambda_max, which is of order 1 / d",
             kind="at_most",
         ),
         Finding(
@@ -196,7 +196,7 @@ def _volterra_findings(part: xr.Dataset) -> list[Finding]:
             predicted=0.0,
             measured=float(np.sqrt(np.mean((mean / limit - 1.0)[1:] ** 2))),
             tolerance=0.03,
-            source="Paquette et al. 2021",
+            source="Paquette, Lee, Pedregosa and Paquette 2021",
             kind="at_most",
         ),
         *(_moment_finding(part.isel(learning_rate=place), stream) for place in (0, 1)),
@@ -231,7 +231,7 @@ def _critical_findings(part: xr.Dataset) -> list[Finding]:
             predicted=1.1,
             measured=float(below.suboptimality.isel(step=-1).mean()) / theory.limit(stream, _gamma(below)),
             tolerance=0.0,
-            source="floor sigma^2 x / (1 - x), x = gamma tr H / 2, Paquette et al. 2021",
+            source="floor sigma^2 x / (1 - x), x = gamma tr H / 2, Paquette, Lee, Pedregosa and Paquette 2021",
             kind="at_most",
         ),
         Finding(
@@ -247,7 +247,7 @@ def _critical_findings(part: xr.Dataset) -> list[Finding]:
             predicted=1.0,
             measured=float(np.exp(ends.min())),
             tolerance=0.0,
-            source="critical rate gamma = 2 / tr H, Paquette et al. 2021",
+            source="critical rate gamma = 2 / tr H, Paquette, Lee, Pedregosa and Paquette 2021",
             kind="at_least",
         ),
     ]

@@ -198,7 +198,7 @@ def _bound_finding(size: int, one: xr.Dataset, problem: Problem) -> Finding:
         predicted=1.0,
         measured=float(ratio.max()),
         tolerance=0.0,
-        source="Ma, Bassily and Belkin 2018, Theorems 1 and 2",
+        source="Ma, Bassily and Belkin 2018, Thm 1 and Thm 2",
         kind="at_most",
     )
 
@@ -223,7 +223,7 @@ def _single_findings(single: xr.Dataset, problem: Problem) -> list[Finding]:
                     predicted=exact,
                     measured=float(samples.mean()),
                     tolerance=4.0 * float(analysis.standard_error(samples, "seed")) / (abs(exact) or 1.0),
-                    source="E|x|^2 xx' = beta G for rows of one norm: g is exact (Ma, Bassily and Belkin 2018, proof of Theorem 1)",
+                    source="E|x|^2 xx' = beta G for rows of one norm: g is exact (Ma, Bassily and Belkin 2018, proof of Thm 1)",
                 )
             )
     return findings
@@ -253,7 +253,7 @@ def _scaling_findings(runs: dict[int, xr.Dataset], problem: Problem) -> list[Fin
                 predicted=-1.0,
                 measured=float(slope),
                 tolerance=0.05,
-                source="linear scaling, Ma, Bassily and Belkin 2018, Theorem 3; perfect scaling, Shallue et al. 2019",
+                source="linear scaling, Ma, Bassily and Belkin 2018, Thm 3; perfect scaling, Shallue et al. 2019",
             )
         )
     if small and large:
@@ -263,7 +263,7 @@ def _scaling_findings(runs: dict[int, xr.Dataset], problem: Problem) -> list[Fin
                 predicted=SATURATION * max(1.0, critical / small[-1]),
                 measured=steps[small[-1]] / steps[large[-1]],
                 tolerance=0.0,
-                source="saturation, Ma, Bassily and Belkin 2018, Theorem 3; diminishing returns, Shallue et al. 2019",
+                source="saturation, Ma, Bassily and Belkin 2018, Thm 3; diminishing returns, Shallue et al. 2019",
                 kind="at_most",
             )
         )

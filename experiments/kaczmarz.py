@@ -153,7 +153,7 @@ def _bound_findings(results: xr.DataTree, problem: Problem) -> list[Finding]:
     ratios["contradictory"] = (contradictory["mean"] - 4.0 * contradictory["error"]).values / (
         bound + kaczmarz.kaczmarz_horizon(A, residual)
     )
-    sources = {"solvable": "Strohmer and Vershynin 2009, Thm 2", "contradictory": "Needell 2010, Thm 2.1 (unconfirmed), in squares"}
+    sources = {"solvable": "Strohmer and Vershynin 2009, Thm 2", "contradictory": "Needell 2010, Thm 2.1, in squares"}
     return [
         Finding(
             claim=f"{KINDS[kind]}: largest ratio of E||x - x*||², less 4 standard errors, to {ends[kind]}",

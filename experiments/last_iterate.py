@@ -5,7 +5,7 @@ Claim
     f - f* <= D G / sqrt(N + 1), and some f attains it; a constant rate loses a logarithm, and every schedule obeys one general bound.
 Theory
     Linear decay and the best constant rate: Zamani and Glineur (2023); no method does better than D G / sqrt(N + 1) (Drori and Teboulle
-    2016). Any schedule: Defazio et al. (2023) and Schaipp et al. (2025), for a constant rate sqrt((1 + H_{T-1}) / T).
+    2016, appendix A). Any schedule: Defazio et al. (2023) and Schaipp et al. (2025), for a constant rate sqrt((1 + H_{T-1}) / T).
 Sweep
     Functions max_j |a_j'x| that lean from max |x_i| on, begun with all rows equal, and |x_1|; schedules; base rates from 1/30 to 30 times
     the best.
@@ -185,7 +185,7 @@ def check(results: xr.DataTree) -> list[Finding]:
             predicted=theory.optimal_bound(num_steps),
             measured=float(ended(decay).sel(lean=0)),
             tolerance=slack,
-            source="Zamani and Glineur 2023; the lower bound of any method is Drori and Teboulle's 2016 (unconfirmed)",
+            source="Zamani and Glineur 2023; the lower bound of any method is that of Drori and Teboulle 2016, appendix A",
         ),
         Finding(
             claim=f"linear decay: largest f - f* on {decay.sizes['lean']} functions with D = G = 1",

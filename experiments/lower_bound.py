@@ -6,7 +6,8 @@ Claim
 Theory
     A gradient tells a coordinate about its neighbours alone: after s steps from 0 only s coordinates have moved, and the minimum over those
     is L / 8 (1 / (s + 1) - 1 / (2 t + 2)) above f*, for every s (Nesterov 2004, Thm 2.1.7). With mu > 0 the minimizer is x_i = r^i,
-    r = (sqrt(kappa) - 1) / (sqrt(kappa) + 1), and what s coordinates can't reach is mu / 2 r^(2s) R^2 at least (Thm 2.1.13).
+    r = (sqrt(kappa) - 1) / (sqrt(kappa) + 1), and what s coordinates can't reach is mu / 2 r^(2s) R^2 at least (Nesterov 2004,
+    Thm 2.1.13).
 Sweep
     Methods x steps on the worst functions for several t, and on the strongly convex one.
 Expect
@@ -199,7 +200,7 @@ def draw(results: xr.DataTree) -> dict[str, Figure]:
     figures.source(
         drawn,
         "L = 1. Dashed: what no method can be below: left L/8 (1/(s + 1) − 1/(2t + 2)) after s steps, middle 3LR²/(32(t + 1)²), right "
-        "μ/2 r$^{2t}$R²\n(Nesterov 2004, Thm 2.1.7 and 2.1.13). The heavy ball and Chebyshev's method are told the function's own μ, "
+        "μ/2 r$^{2t}$R²\n(Nesterov 2004, Thm 2.1.7 and Thm 2.1.13). The heavy ball and Chebyshev's method are told the function's own μ, "
         "FISTA and the optimized method L alone.",
     )
     return {"lower_bound": drawn}

@@ -6,11 +6,11 @@ Claim
 Theory
     Modes are roots of z^2 - (1 + beta)(1 - alpha lambda) z + beta (1 - alpha lambda); at 1 / L and (sqrt(kappa) - 1) / (sqrt(kappa) + 1)
     the slowest has the double root r = 1 - 1 / sqrt(kappa), so that x_k = (1 + b k) r^k with b = (1 - mu / L) / r - 1. For every f:
-    f_k - f* <= (1 - 1 / sqrt(kappa))^k (f_0 - f* + mu R^2 / 2) (d'Aspremont, Scieur and Taylor 2021, Cor. 4.15, number unconfirmed), and
+    f_k - f* <= (1 - 1 / sqrt(kappa))^k (f_0 - f* + mu R^2 / 2) (d'Aspremont, Scieur and Taylor 2021, Cor. 4.15), and
     <= 2 L R^2 / (k + 1)^2 and L R^2 / (2 lambda_k^2) (Beck and Teboulle 2009, Thm 4.4). A mode with momentum k / (k + 3) is a Legendre
     polynomial's derivative, and nearly 2 J_1(w) / w e^(-k s lambda / 2), w = (k + 1/2) sqrt(s lambda): the ODE of Su, Boyd and Candes
     (2016) with a damping and a half step that only steps have. J_1(w)^2 is about 1 / (pi w) on average, so f is about
-    sum_i 2 c_i^2 / (pi sqrt(lambda_i) s^(3/2)) k^-3 (their Thm 8 bounds it).
+    sum_i 2 c_i^2 / (pi sqrt(lambda_i) s^(3/2)) k^-3 (Su, Boyd and Candes 2016, Thm 8, bounds it).
 Sweep
     Three pairs of rate and momentum, every step; k / (k + 3) and FISTA's weights on the same problem; a single curvature; 64 curvatures
     within a factor of two, far below 1 / k.
@@ -140,7 +140,7 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
         f"data: left {problem.name}, p = {np.size(problem.start)}, κ = {float(problem.condition_number):.4g}; middle one curvature; right "
         f"{NUM_TAIL_MODES} curvatures from {SLOWEST:g} to {2 * SLOWEST:g} and L = 1. Black dashed: theory, nothing fitted.\n"
         "Dotted: bounds, left (1 − 1/√κ)$^k$(f$_0$ − f* + μR²/2) (d'Aspremont, Scieur and Taylor 2021), right 2LR²/(k + 1)² "
-        "(Beck and Teboulle 2009),\nand the ODE of Su, Boyd and Candès (2016) without the damping e$^{−ksλ/2}$ and the half step in "
+        "(Beck and Teboulle 2009),\nand the ODE of Su, Boyd and Candes (2016) without the damping e$^{−ksλ/2}$ and the half step in "
         "w = (k + ½)√(sλ). Grey: where the slope is fitted.",
     )
     return {"nesterov_acceleration": drawn}
@@ -278,7 +278,7 @@ def _mode_findings(mode: xr.Dataset) -> list[Finding]:
                 predicted=0.0,
                 measured=legendre,
                 tolerance=LEGENDRE_TOLERANCE if double else 1e-4,
-                source="2 c^(k+1) P_k'(c) / (k (k + 1)), c = sqrt(1 - s lambda), Paquette et al. 2021",
+                source="2 c^(k+1) P_k'(c) / (k (k + 1)), c = sqrt(1 - s lambda), Paquette, van Merrienboer, Paquette and Pedregosa 2021",
                 kind="at_most",
             )
         )

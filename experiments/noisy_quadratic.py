@@ -282,7 +282,7 @@ def _measured_finding(one: xr.Dataset, late: bool) -> Finding:
         predicted=exact,
         measured=float(samples.mean()),
         tolerance=analysis.ROUND_OFF[one.attrs["precision"]][1] + float(4.0 * analysis.standard_error(samples, "seed")) / exact,
-        source="exact mean and variance of each mode (Zhang et al. 2019, equation 2; Theorem 1 bounds the latter)",
+        source="exact mean and variance of each mode (Zhang et al. 2019, equation 2; Thm 1 bounds the latter)",
     )
 
 

@@ -4,7 +4,7 @@ Claim
     Schedule-free averages keep f - f* <= D G / sqrt T for any interpolation; the distance estimates of D-Adaptation and Prodigy never
     fall and never pass the distance D; Polyak's step with factor 2 contracts a quadratic by (kappa - 1) / (kappa + 1), which is tight.
 Theory
-    Schedule-free: Defazio et al. (2024, Theorem 1), rate D / (G sqrt T). D-Adaptation: Defazio and Mishchenko (2023); Prodigy: Mishchenko
+    Schedule-free: Defazio et al. (2024, Thm 1), rate D / (G sqrt T). D-Adaptation: Defazio and Mishchenko (2023); Prodigy: Mishchenko
     and Defazio (2023), and optax's version with Adam's averages, whose estimate is of the largest coordinate of x_0 - x*: all are lower
     bounds that convexity gives, so that they hold in every step. Polyak's step: Barre, Taylor and d'Aspremont (2020).
 Sweep
@@ -164,7 +164,7 @@ def check(results: xr.DataTree) -> list[Finding]:
             predicted=theory.schedule_free_bound(num_points),
             measured=float(ended(one).max()),
             tolerance=slack,
-            source="D G / sqrt T at the rate D / (G sqrt T), Defazio et al. 2024, Theorem 1",
+            source="D G / sqrt T at the rate D / (G sqrt T), Defazio et al. 2024, Thm 1",
             kind="at_most",
         )
         for one in (averaged.isel(interpolation=place) for place in range(averaged.sizes["interpolation"]))

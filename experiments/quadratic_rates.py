@@ -7,7 +7,7 @@ Theory
     f_t - f* = sum_i lambda_i c_i^2 (1 - eta lambda_i)^(2t) / 2 (Polyak 1964); rho = (kappa - 1) / (kappa + 1) at 2 / (L + mu) (Nesterov
     2004, Thm 2.1.15). Exact line search, g'g / g'Hg along -g: f_{t+1} - f* <= ((kappa - 1) / (kappa + 1))^2 (f_t - f*) (Kantorovich),
     and equal in every step from x* + v_mu / mu + v_L / L; no worse on any smooth, strongly convex f (de Klerk, Glineur and Taylor 2017,
-    Thm 1.2, number unconfirmed).
+    Thm 1.2).
 Sweep
     A few rates with every step recorded; a fine grid of rates along the V; line search from the problem's start and from the worst.
     A slope is seen once the slowest mode is alone: rates count where what other modes are left by then changes it by at most 0.1 %.

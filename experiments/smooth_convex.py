@@ -5,10 +5,10 @@ Claim
     Silver steps fall as N^-1.2716 where any constant rate falls as 1 / N.
 Theory
     f_N - f* <= L R^2 / (4 N h + 2) for h <= 1, and equal on Huber's function with the threshold R / (2 N h + 1) (Drori and Teboulle 2014,
-    Thm 3.1, number unconfirmed); beyond, the worse of that and the parabola's (1 - h)^(2N) L R^2 / 2, with the best h where they meet
+    Thm 3.1); beyond, the worse of that and the parabola's (1 - h)^(2N) L R^2 / 2, with the best h where they meet
     (Taylor, Hendrickx and Glineur 2017, a conjecture there). Textbooks say 2 L R^2 / (t + 4) (Nesterov 2004, Cor. 2.1.2). Silver steps
     h_i = 1 + rho^(v(i) - 1), rho = 1 + sqrt(2): f_N - f* <= L R^2 / (1 + sqrt(4 rho^(2k) - 3)) at N = 2^k - 1 (Altschuler and
-    Parrilo 2023, part II, Thm 1.1, number unconfirmed). All with L = R = 1.
+    Parrilo 2023, part II, Thm 1.1). All with L = R = 1.
 Sweep
     Thresholds of Huber's function as an axis (the parabola is its limit) x rates, for a few N; silver steps and h = 1 on 4,000 thresholds.
 Expect

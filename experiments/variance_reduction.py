@@ -5,7 +5,7 @@ Claim
     SVRG's rate stalls at its noise floor.
 Theory
     SVRG (Johnson and Zhang 2013): E f(w_s) - f* <= rho^s (f(w_0) - f*), rho = 1 / (mu eta (1 - 2 L eta) m) + 2 L eta / (1 - 2 L eta).
-    SAGA (Defazio et al. 2014): E||x_t - x*||^2 <= factor^t (||x_0 - x*||^2 + weight (f(x_0) - f*)) with the factor
+    SAGA (Defazio, Bach and Lacoste-Julien 2014): E||x_t - x*||^2 <= factor^t (||x_0 - x*||^2 + weight (f(x_0) - f*)) with the factor
     1 - min(1 / 4n, mu / 3L) at the rate 1 / 3L, and 1 - mu / (2 (mu n + L)) at 1 / (2 (mu n + L)). L is that of every f_i. On least
     squares SVRG's mean from the last iterate is an exact linear recursion, whose noise is only that of the examples' curvatures.
 Sweep
@@ -180,7 +180,7 @@ def _svrg_findings(last: xr.Dataset, average: xr.Dataset) -> list[Finding]:
             predicted=factor,
             measured=_largest_factor(average),
             tolerance=0.0,
-            source="Johnson and Zhang 2013, Theorem 1",
+            source="Johnson and Zhang 2013, Thm 1",
             kind="at_most",
         ),
         Finding(
@@ -188,7 +188,7 @@ def _svrg_findings(last: xr.Dataset, average: xr.Dataset) -> list[Finding]:
             predicted=1.0,
             measured=float((average.suboptimality.mean("seed") / _bound(average)).isel(step=slice(1, None)).max()),
             tolerance=0.0,
-            source="Johnson and Zhang 2013, Theorem 1",
+            source="Johnson and Zhang 2013, Thm 1",
             kind="at_most",
         ),
     ]

@@ -134,8 +134,8 @@ def nesterov_worst_case(num_steps: int = 20, *, smoothness: float = 1.0, strong_
     f(x) = L / 4 (x'Ax / 2 - x_1), A = tridiag(-1, 2, -1) in 2 t + 1 dimensions: after s steps only s coordinates have moved, so that
     f(x_t) - f* >= L / (16 (t + 1)), which conjugate gradients attain (Nesterov 2004, Thm 2.1.7). With mu = strong_convexity > 0 it is
     f(x) = (L - mu) / 4 (x'Ax / 2 - x_1) + mu ||x||^2 / 2 with minimizer x_i = r^i, r = (sqrt(kappa) - 1) / (sqrt(kappa) + 1), and
-    f(x_t) - f* >= mu / 2 r^(2t) ||x_0 - x*||^2 (Thm 2.1.13). The theorem is about infinitely many dimensions; here there are so many
-    that r^(2i) is below round-off, and the last 2 in A is 2 - r, which makes r^i the minimizer all the same.
+    f(x_t) - f* >= mu / 2 r^(2t) ||x_0 - x*||^2 (Nesterov 2004, Thm 2.1.13). The theorem is about infinitely many dimensions;
+    here there are so many that r^(2i) is below round-off, and the last 2 in A is 2 - r, which makes r^i the minimizer all the same.
 
     `smoothness` and `strong_convexity` say which functions it is the worst of: its own curvatures are between mu and L. Of the problem
     that is returned they are its own, as everywhere.

@@ -21,7 +21,7 @@ class OptimizedState(NamedTuple):
 
 
 def ogm(learning_rate: float, horizon: float = 100.0) -> optax.GradientTransformation:
-    """Kim and Fessler's optimized gradient method (2016, OGM2): of all first-order methods the best after N = horizon steps.
+    """The optimized gradient method OGM2 (Kim and Fessler 2016): of all first-order methods the best after N = horizon steps.
 
     y_{t+1} = x_t - learning_rate grad f(x_t), x_{t+1} = y_{t+1} + (theta_t - 1) / theta_{t+1} (y_{t+1} - y_t)
     + theta_t / theta_{t+1} (y_{t+1} - x_t), with theta_0 = 1, theta_{t+1} = (1 + sqrt(1 + 4 theta_t^2)) / 2, but 8 for 4 in the last
@@ -88,12 +88,12 @@ def chebyshev(learning_rate: float, condition_number: float = 100.0) -> optax.Gr
 
 
 def nu_method(learning_rate: float, nu: float = 2.0) -> optax.GradientTransformation:
-    """Brakhage's nu-method (1987) for quadratics: Chebyshev's idea where no mu is known, by Jacobi's polynomials on [0, L].
+    """The nu-method (Brakhage 1987) for quadratics: Chebyshev's idea where no mu is known, by Jacobi's polynomials on [0, L].
 
     With k = t + 1 and learning_rate = 1/L: x_k = x_{k-1} + b_k (x_{k-1} - x_{k-2}) - learning_rate a_k grad f(x_{k-1}),
     b_k = (k - 1) (2k - 3) (2k + 2 nu - 1) / ((k + 2 nu - 1) (2k + 4 nu - 1) (2k + 2 nu - 3)),
     a_k = 4 (2k + 2 nu - 1) (k + nu - 1) / ((k + 2 nu - 1) (2k + 4 nu - 1)). Its residual polynomial is
-    P_t^(2 nu - 1/2, -1/2)(1 - 2 H / L), normalised to 1 at 0 (Hanke and Engl, Neubauer 1996, section 6.3; unconfirmed).
+    P_t^(2 nu - 1/2, -1/2)(1 - 2 H / L), normalised to 1 at 0 (Engl, Hanke and Neubauer 1996, section 6.3; unconfirmed).
     """
 
     def numbers(step: Array) -> tuple[Array, Array]:

@@ -47,7 +47,7 @@ class AverageState(NamedTuple):
 def schedule_free(learning_rate: float, interpolation: float = 0.9) -> optax.GradientTransformation:
     """z <- z - learning_rate grad f(y), x <- x + (z - x) / (t + 2) at t = 0, 1, .., y = (1 - interpolation) z + interpolation x.
 
-    x is the average of all z, the start's too, as in Defazio et al. (2024, Theorem 1): with the rate D / (G sqrt T) and any
+    x is the average of all z, the start's too, as in Defazio et al. (2024, Thm 1): with the rate D / (G sqrt T) and any
     interpolation from 0 (Polyak's and Ruppert's average) to 1 (primal averaging), f - f* <= D G / sqrt T after T - 1 steps. The records
     are of x.
     """

@@ -31,8 +31,8 @@ def svrg(learning_rate: float, stage_length: int = 0, average: bool = False) -> 
     stage_length
         Steps from one snapshot to the next; by default (0) 2 n, which they advise for batches of one example.
     average
-        The snapshot is the last iterate, their option I; or the average x_0 .. x_{m-1} of the stage, from which the next one starts. Their
-        Theorem 1 is about a random one of those (option II), hence by convexity about their average.
+        The snapshot is the last iterate, their option I; or the average x_0 .. x_{m-1} of the stage, from which the next one starts.
+        Johnson and Zhang 2013, Thm 1 is about a random one of those (option II), hence by convexity about their average.
     """
 
     def init(params: Params, *, objective: Examples, **_: Any) -> SvrgState:

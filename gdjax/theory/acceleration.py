@@ -20,7 +20,7 @@ def strongly_convex_bound(
 ) -> Float[np.ndarray, " records"]:
     """(1 - 1 / sqrt(kappa))^k (f_0 - f* + mu R^2 / 2) of `momentum.nesterov_constant`, for every smooth, strongly convex f.
 
-    d'Aspremont, Scieur and Taylor (2021), Cor. 4.15 (number unconfirmed); Nesterov (2004), Thm 2.2.3 has L for mu.
+    d'Aspremont, Scieur and Taylor (2021), Cor. 4.15; Nesterov (2004), Thm 2.2.3 (unconfirmed), has L for mu.
 
     >>> strongly_convex_bound(1.0, 0.25, 1.0, 2.0, [0, 2]).tolist()
     [1.5, 0.375]
@@ -54,7 +54,9 @@ def fista_weights(num_steps: int) -> Float[np.ndarray, " num_steps+1"]:
 
 
 def fista_bound(smoothness: float, distance: float, steps: Int[ArrayLike, " records"]) -> Float[np.ndarray, " records"]:
-    """L R^2 / (2 lambda_k^2) of FISTA's own weights, for every smooth convex f: sharper than `convex_bound` (in the proof of its Thm 4.4).
+    """L R^2 / (2 lambda_k^2) of FISTA's own weights, for every smooth convex f: sharper than `convex_bound`.
+
+    Beck and Teboulle 2009, proof of Thm 4.4.
 
     >>> fista_bound(1.0, 1.0, [0, 1, 3]).round(6).tolist()
     [0.5, 0.5, 0.103916]

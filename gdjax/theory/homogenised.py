@@ -71,7 +71,7 @@ def growth(stream: Stream, rate: float) -> float:
 
 
 def critical_rate(trace: float) -> float:
-    """2 / tr E xx': the rate gamma beyond which the noise that steps make feeds itself (Paquette et al. 2021).
+    """2 / tr E xx': the rate gamma beyond which the noise that steps make feeds itself (Paquette, Lee, Pedregosa and Paquette 2021).
 
     It is that of the mean square in the limit of many parameters, and lower than the 2 / lambda_max of the mean.
 

@@ -30,13 +30,13 @@ def contraction(
 ) -> Float[np.ndarray, "..."]:
     """g = max over lambda of `step_factor`: E||e_{t+1}||^2 <= g E||e_t||^2, and the least such number where all rows have one norm.
 
-    Ma, Bassily and Belkin (2018), Theorem 1. A step's factor is convex in lambda, so that its largest value is at an end.
+    Ma, Bassily and Belkin (2018), Thm 1. A step's factor is convex in lambda, so that its largest value is at an end.
     """
     return np.maximum(step_factor(rate, batch_size, largest, beta=beta), step_factor(rate, batch_size, smallest, beta=beta))
 
 
 def critical_batch_size(largest: float, smallest: float, *, beta: float = 1.0) -> float:
-    """m* = beta / (lambda_1 - lambda_k) + 1, up to which a batch of m is worth m steps of one (Ma, Bassily and Belkin 2018, Theorem 3).
+    """m* = beta / (lambda_1 - lambda_k) + 1, up to which a batch of m is worth m steps of one (Ma, Bassily and Belkin 2018, Thm 3).
 
     >>> critical_batch_size(0.125, 0.0)
     9.0
@@ -47,7 +47,7 @@ def critical_batch_size(largest: float, smallest: float, *, beta: float = 1.0) -
 def best_rate(batch_size: Float[ArrayLike, "..."], largest: float, smallest: float, *, beta: float = 1.0) -> Float[np.ndarray, "..."]:
     """The rate at which `contraction` is least: m / (beta + (m - 1) lambda_k) up to m*, else 2 m / (beta + (m - 1)(lambda_1 + lambda_k)).
 
-    Ma, Bassily and Belkin (2018), Theorem 2.
+    Ma, Bassily and Belkin (2018), Thm 2.
 
     >>> best_rate([1, 9, 100], 0.125, 0.0).round(3).tolist()
     [1.0, 9.0, 14.953]

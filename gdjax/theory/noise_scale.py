@@ -1,7 +1,7 @@
 """The gradient noise scale: how large a batch pays at a point, exactly on quadratics.
 
 G is the full gradient there, H the Hessian and Sigma the covariance of one example's gradient; batches of B are drawn with replacement.
-McCandlish, Kaplan, Amodei and others (2018).
+McCandlish et al. (2018).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class NoiseScale(NamedTuple):
         return self.noise / self.gradient if self.gradient else np.inf
 
     def best_rate(self, batch_size: Float[ArrayLike, "..."] = np.inf) -> Float[np.ndarray, "..."]:
-        """eps_max / (1 + B_noise / B) with eps_max = |G|^2 / G'HG: the rate at which a step gains most (their equation 2.5)."""
+        """eps_max / (1 + B_noise / B), eps_max = |G|^2 / G'HG: the rate of the largest gain (McCandlish et al. 2018, equation 2.6)."""
         return self.gradient / self.curvature / (1.0 + self.batch_size / np.asarray(batch_size, dtype=float))
 
     def best_gain(self, batch_size: Float[ArrayLike, "..."] = np.inf) -> Float[np.ndarray, "..."]:
-        """(|G|^4 / G'HG / 2) / (1 + B_noise / B): what f falls by in such a step, in expectation (their equation 2.6)."""
+        """(|G|^4 / G'HG / 2) / (1 + B_noise / B): what f falls by in such a step, in expectation (McCandlish et al. 2018, equation 2.7)."""
         return 0.5 * self.gradient * self.best_rate(batch_size)
 
     def change(self, rate: Float[ArrayLike, "..."], batch_size: Float[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
@@ -80,5 +80,8 @@ def unbiased(
 
 
 def steps_for(batch_size: Float[ArrayLike, "..."], least_steps: float, least_examples: float) -> Float[np.ndarray, "..."]:
-    """S = S_min + E_min / B: the curve (S / S_min - 1)(E / E_min - 1) = 1 with E = S B, a fit and no identity (their equation 2.11)."""
+    """S = S_min + E_min / B: the curve (S / S_min - 1)(E / E_min - 1) = 1 with E = S B (McCandlish et al. 2018, equation 2.11).
+
+    A fit and no identity.
+    """
     return least_steps + least_examples / np.asarray(batch_size, dtype=float)

@@ -87,7 +87,7 @@ def expected_loss_with_momentum(
 
     The mean is (a_t - beta a_{t-1}) x_0, and the variance what the stationary process has beyond what is left of it after t steps:
     V (1 - a_t^2 - beta^2 a_{t-1}^2) + 2 beta a_t a_{t-1} C, with V and C = V (1 + beta - alpha h) / (1 + beta) its variance and its
-    covariance from one step to the next. Zhang et al. (2019), Theorem 1, bound it from above. `steps` is below 2^27.
+    covariance from one step to the next. Zhang et al. (2019), Thm 1, bound it from above. `steps` is below 2^27.
 
     >>> model = Model(*(jnp.ones(1),) * 3)
     >>> round(float(expected_loss_with_momentum(model, 0.5, 4.0, 0.0, 1)), 4), round(float(expected_loss(model, 0.5, 4.0, 1)), 4)
@@ -119,7 +119,7 @@ def _loss(model: Model, rate: Number, batch: Number, momentum: Number, left: Imp
 def floor(model: Model, learning_rate: Number, batch_size: Number, momentum: Number = 0.0) -> Float[Array, ""]:
     """The limit of E f: sum_i (1 + beta) alpha c_i / (2 B (2 beta + 2 - alpha h_i) (1 - beta)); inf where a mode is not stable.
 
-    Zhang et al. (2019), Theorem 1.
+    Zhang et al. (2019), Thm 1.
 
     >>> float(floor(Model(*(jnp.ones(1),) * 3), 0.5, 4.0))
     0.041666666666666664

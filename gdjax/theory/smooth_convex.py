@@ -28,7 +28,7 @@ def huber_threshold(num_steps: Float[ArrayLike, "..."], relative_rate: Float[Arr
 def huber_case(num_steps: Float[ArrayLike, "..."], relative_rate: Float[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
     """(f_N - f*) / (L R^2) = 1 / (4 N h + 2) on that Huber function; for h <= 1 nothing is worse.
 
-    Drori and Teboulle (2014), Thm 3.1 (number unconfirmed).
+    Drori and Teboulle (2014), Thm 3.1.
 
     >>> float(huber_case(2, 1.0))
     0.1
@@ -94,7 +94,7 @@ def silver_steps(num_steps: int) -> Float[np.ndarray, " num_steps"]:
 def silver_bound(doublings: Int[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
     """(f_N - f*) / (L R^2) <= 1 / (1 + sqrt(4 rho^(2 k) - 3)) after N = 2^k - 1 silver steps, for every smooth convex f.
 
-    Altschuler and Parrilo (2023), part II, Thm 1.1 (number unconfirmed).
+    Altschuler and Parrilo (2023), part II, Thm 1.1.
 
     >>> silver_bound([1, 10]).round(9).tolist()
     [0.181584659, 7.4333e-05]

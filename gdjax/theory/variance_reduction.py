@@ -20,7 +20,7 @@ from gdjax.records import Problem
 def svrg_factor(learning_rate: float, smoothness: float, strong_convexity: float, stage_length: int) -> float:
     """rho = 1 / (mu eta (1 - 2 L eta) m) + 2 L eta / (1 - 2 L eta): E f(w_s) - f* <= rho^s (f(w_0) - f*) after s stages of m steps.
 
-    Johnson and Zhang (2013), Theorem 1 (unconfirmed: its number), for a snapshot that is a random iterate of the stage, hence by
+    Johnson and Zhang (2013), Thm 1, for a snapshot that is a random iterate of the stage, hence by
     convexity for their average. It needs 2 L eta < 1 and says something where rho < 1.
 
     >>> round(svrg_factor(0.1, 1.0, 0.1, 200), 3)
@@ -53,7 +53,7 @@ def saga(smoothness: float, strong_convexity: float, num_examples: int) -> Saga:
 def saga_strongly_convex(smoothness: float, strong_convexity: float, num_examples: int) -> Saga:
     """SAGA at the rate 1 / (2 (mu n + L)): the factor is 1 - mu / (2 (mu n + L)).
 
-    Defazio, Bach and Lacoste-Julien (2014), Corollary 1.
+    Defazio, Bach and Lacoste-Julien (2014), Cor. 1.
 
     >>> round(saga_strongly_convex(1.01, 0.0851, 200).factor, 5)
     0.99764

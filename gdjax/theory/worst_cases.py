@@ -15,7 +15,7 @@ from gdjax.theory.quadratics import Modes
 def last_theta(horizon: Int[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
     """theta_N of the optimized gradient method: (1 + sqrt(1 + 8 theta_{N-1}^2)) / 2 after N - 1 steps of the recursion with 4.
 
-    Kim and Fessler (2016), equation (6.13) (unconfirmed); it is about N / sqrt(2).
+    Kim and Fessler (2016), equation 6.13 (unconfirmed); it is about N / sqrt(2).
 
     >>> float(last_theta(1))
     2.0
@@ -28,8 +28,8 @@ def last_theta(horizon: Int[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
 def ogm_bound(horizon: Int[ArrayLike, "..."], smoothness: float = 1.0, distance: float = 1.0) -> Float[np.ndarray, "..."]:
     """L R^2 / (2 theta_N^2) >= f(x_N) - f* of the optimized gradient method, for convex f.
 
-    Attained by L x^2 / 2 and by `ogm_threshold`'s Huber function (Kim and Fessler 2016, Thm 2; unconfirmed), and no first-order method
-    has a better one in as many dimensions as it takes (Drori 2017, Thm 3; unconfirmed).
+    Attained by L x^2 / 2 and by `ogm_threshold`'s Huber function (Kim and Fessler 2016, Thm 2), and no first-order method
+    has a better one in as many dimensions as it takes (Drori 2017, Thm 3).
 
     >>> float(ogm_bound(1))
     0.125
@@ -77,7 +77,7 @@ def least_suboptimality(steps: Int[ArrayLike, "..."], horizon: int, smoothness: 
     """L / 8 (1 / (s + 1) - 1 / (2 t + 2)): on Nesterov's worst function for t = horizon the least f - f* after s <= 2 t + 1 steps.
 
     After s steps from 0 of a method whose steps lie in the span of the gradients seen only the first s coordinates differ from 0; it is
-    the minimum over those, which conjugate gradients reach. At s = t it is L / (16 (t + 1)) (Nesterov 2004, Thm 2.1.7; unconfirmed).
+    the minimum over those, which conjugate gradients reach. At s = t it is L / (16 (t + 1)) (Nesterov 2004, Thm 2.1.7).
 
     >>> float(least_suboptimality(3, 3))
     0.015625
@@ -88,7 +88,7 @@ def least_suboptimality(steps: Int[ArrayLike, "..."], horizon: int, smoothness: 
 def convex_lower_bound(steps: Int[ArrayLike, "..."], smoothness: float = 1.0, distance: float = 1.0) -> Float[np.ndarray, "..."]:
     """3 L R^2 / (32 (t + 1)^2): no method of that kind has a better bound on f(x_t) - f* over smooth convex f of enough dimensions.
 
-    Nesterov (2004, Thm 2.1.7; unconfirmed).
+    Nesterov (2004, Thm 2.1.7).
 
     >>> float(convex_lower_bound(1))
     0.0234375
@@ -101,7 +101,7 @@ def strongly_convex_lower_bound(
 ) -> Float[np.ndarray, "..."]:
     """mu / 2 r^(2t) R^2 <= f(x_t) - f*, r = (sqrt(kappa) - 1) / (sqrt(kappa) + 1), for any method of that kind on the worst function.
 
-    Nesterov (2004, Thm 2.1.13; unconfirmed); it is ||x_t - x*|| >= r^t R with f - f* >= mu / 2 ||x - x*||^2.
+    Nesterov (2004, Thm 2.1.13); it is ||x_t - x*|| >= r^t R with f - f* >= mu / 2 ||x - x*||^2.
 
     >>> float(strongly_convex_lower_bound(9.0, 1))
     0.125
