@@ -1,12 +1,14 @@
-"""The pages that results make are those that are committed, and a row without its finding is an error."""
+"""The pages that results make are those that are committed; a row without its finding is an error, a citation without a reference too."""
 
 import json
+import re
 
 import pytest
 
 from gdjax import cli, gallery
 
 ROOT = cli.config_folder().parent
+NUMBERED = r"\b(?:Thm|Theorem|Lemma|Cor\.|Corollary|Prop\.|Proposition|Algorithm|Equation|equation)s? \(?\d"
 FINDING = {"claim": "it falls | fast", "predicted": 2.0, "measured": 1.5, "tolerance": 0.1, "holds": False, "kind": "at_most", "source": ""}
 
 
@@ -19,6 +21,31 @@ def test_the_committed_pages_are_made_of_the_committed_results():
 def test_every_committed_finding_holds():
     findings = {path.parent.name: json.loads(path.read_text()) for path in (ROOT / "results").glob("*/findings.json")}
     assert [(name, one["claim"]) for name, every in findings.items() for one in every if not one["holds"]] == []
+
+
+def test_every_work_that_is_cited_has_a_reference_and_no_other():
+    cited = {cite for every in gallery.cited(ROOT / "results").values() for cite, _ in every}
+    assert cited == set(gallery.references(ROOT / "results"))
+
+
+def test_every_number_that_is_cited_is_listed_and_no_other():
+    cited = {(cite, number) for every in gallery.cited(ROOT / "results").values() for cite, numbers in every for number in numbers}
+    assert cited == {(cite, number) for cite, work in gallery.references(ROOT / "results").items() for number in work["numbers"]}
+
+
+def test_no_theorem_is_numbered_apart_from_its_work():
+    texts = {place: gallery.CITATION.sub("", " ".join(text.split())) for place, text in gallery.texts(ROOT / "results").items()}
+    assert [place for place, text in texts.items() if re.search(NUMBERED, text)] == []
+
+
+def test_a_number_that_was_not_read_is_marked():
+    works = {"Polyak and Juditsky 1992": {"numbers": {"Thm 1": None, "section 2": "its text"}}, "de Klerk 2017": {"numbers": {}}}
+    source = "x, Polyak and Juditsky (1992, Thm 1 and section 2); de Klerk 2017, section 3 of the page"
+    with pytest.raises(ValueError, match=r"references\.yaml has no 'de Klerk 2017, section 3'"):
+        gallery.marked(source, works)
+    works["de Klerk 2017"]["numbers"]["section 3"] = None
+    marked = "x, Polyak and Juditsky (1992, Thm 1† and section 2); de Klerk 2017, section 3† of the page"
+    assert gallery.marked(source, works) == marked
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 Every function is pure; nothing here has seen a measurement. What every experiment asks for is here by its name; each topic has a
 module of its own, `theory.<topic>.<function>`.
 
-Every formula is checked numerically, by tests and by the experiments' findings. Papers are named from memory: the numbers of their
-theorems, equations and sections were not looked up, also where "unconfirmed" does not say so once more.
+Every formula is checked numerically, by tests and by the experiments' findings. `results/references.yaml` has a reference for every
+work that is cited, and says of each number of a theorem, an equation or a section where it was read, or that it was not; the gallery
+(`results/README.md`) counts them.
 """
 
 from gdjax.theory import (
