@@ -45,7 +45,7 @@ COMPARED = 10
 def run(
     sweep: Callable[..., xr.Dataset],
     *,
-    num_steps: int = 30_000,
+    num_steps: int = 100_000,
     relative_learning_rate: Sequence[float] | float = (0.5, 0.125, 0.03125),
     num_seeds: int = 300,
 ) -> xr.DataTree:
@@ -68,7 +68,7 @@ def run(
             method=method,
             sampler=noisy.once_through,
             num_steps=steps,
-            record_every=max(1, steps // 300),
+            record_every=max(1, steps // 1000),
             batch_size=1,
             seed=range(count),
             learning_rate=np.asarray(relative) / RADIUS,
@@ -205,7 +205,7 @@ def _draw_curves(axes: Axes, averaged: xr.Dataset, last: xr.Dataset) -> None:
 
 def _draw_rates(axes: Axes, averaged: xr.Dataset) -> None:
     """n times the mean's suboptimality against the rate, at three times."""
-    rates, steps = np.geomspace(0.004, 0.95, 200) / RADIUS, averaged.step.values
+    rates, steps = np.geomspace(0.004, 0.95, 60) / RADIUS, averaged.step.values
     picked = [steps[np.searchsorted(steps, steps[-1] / part)] for part in (100, 10, 1)]
     curves = streaming.streamed_curves(SPECTRUM, START, rates, int(steps[-1])).average
     for at, color in zip(picked, ("#56B4E9", "#0072B2", "#000000"), strict=True):
