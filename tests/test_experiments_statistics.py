@@ -89,7 +89,7 @@ class TestLikelihood:
 
 @pytest.fixture(scope="module")
 def spoilt():
-    return robust_losses.run(problems.notebook_line(), sweep, num_data_sets=1500, delta=1.0)
+    return robust_losses.run(problems.notebook_line(), sweep, num_data_sets=400, delta=1.0)
 
 
 class TestRobustLosses:
