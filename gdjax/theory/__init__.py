@@ -10,6 +10,7 @@ theorems, equations and sections were not looked up, also where "unconfirmed" do
 from gdjax.theory import (
     acceleration,
     adaptive,
+    catapult,
     decaying,
     early_stopping,
     homogenised,
@@ -64,6 +65,7 @@ __all__ = [
     "accumulated_gradient",
     "adaptive",
     "batch_noise_factor",
+    "catapult",
     "contraction",
     "decaying",
     "early_stopping",
