@@ -294,12 +294,24 @@ def _factor_findings(factors: xr.Dataset) -> list[Finding]:
 def _edge_findings(network: xr.Dataset) -> list[Finding]:
     sharp = network.sharpness.sel(small_step=network.mark)
     parting, no_rise = network.neighbours * sharp / 2.0, network.no_rise * sharp / 2.0
+    allowed, length = softened(network).isel(small_step=-1), network.attrs["num_small"]
+    moved = network.neighbours.isel(mark=-1, drop=True) / network.neighbours.isel(mark=0, drop=True)
+    ratios = [
+        Finding(
+            claim=f"network, weights x {scale:g}: rate above which neighbours part, after {length} small steps over at the start",
+            predicted=float(_mean(allowed.sel(scale=scale))),
+            measured=float(_mean(moved.sel(scale=scale))),
+            tolerance=1e-6,
+            source="λ_max(θ_0) / λ_max(θ_t)",
+        )
+        for scale in network.scale.values
+    ]
     return [
         Finding(
             claim=f"network, {parting.size} points: rate above which neighbours part along the top eigenvector, times λ_max / 2, furthest",
             predicted=1.0,
             measured=float(parting.values.flat[np.argmax(np.abs(parting.values - 1.0))]),
-            tolerance=1e-4,
+            tolerance=1e-6,
             source="their distance is multiplied by |1 - η λ_max(θ_t)| in a step; λ_max by Lanczos' method on Hessian-vector products",
         ),
         Finding(
@@ -310,6 +322,7 @@ def _edge_findings(network: xr.Dataset) -> list[Finding]:
             source="f falls in a step of η < 2 / L, L the largest λ_max on its way (Nesterov 2004, Lemma 1.2.3); L is not measured here",
             kind="at_least",
         ),
+        *ratios,
     ]
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from gdjax.records import Params, Problem
 
 MOST_PRODUCTS = 64
-"""Hessian-vector products of one eigenvalue: of networks of 1,000 parameters it is then known to 1e-10 or better."""
+"""Hessian-vector products of one eigenvalue, unless told: at the start of a network of 1,210 parameters, 16 gave it to 1e-10."""
 
 
 class Eigenpair(NamedTuple):
