@@ -37,7 +37,7 @@ def facts(problem: Problem, start: PyTree = None) -> dict[str, Any]:
     if problem.minimizer is not None:
         apart = jax.tree.map(lambda x, best: np.sum((np.asarray(x) - np.asarray(best)) ** 2), begin, problem.minimizer)
         found["start_distance"] = float(np.sqrt(sum(jax.tree.leaves(apart))))
-    if np.ndim(begin) == 1 and np.size(begin) <= MOST_MODES:
+    if jax.tree.structure(begin) == jax.tree.structure(0.0) and np.ndim(begin) == 1 and np.size(begin) <= MOST_MODES:
         found |= {"start": np.asarray(begin, dtype=float).tolist()} | _modes(problem, begin)
     return found
 

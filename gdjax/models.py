@@ -7,16 +7,22 @@ numbers, but turns a matrix round in every step (two transposes and four copies 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from gdjax.records import Lanes, Params
+
+ACTIVATIONS = ("tanh", "relu", "gelu", "silu", "softplus", "sigmoid", "identity")
+"""What may follow a hidden layer: functions of `jax.nn`, by name."""
 
 
 def linear(params: Float[Array, " p"], features: Float[Array, "... p"]) -> Float[Array, "..."]:
@@ -105,6 +111,72 @@ class PerExample:
             return jnp.sum(weights * losses)
 
         return jax.vmap(jax.value_and_grad(weighted), in_axes=-1, out_axes=(0, -1))(lanes)
+
+
+class Layer(NamedTuple):
+    """An affine map x -> x @ weight + bias of a network."""
+
+    weight: Float[Any, "inputs outputs"]
+    bias: Float[Any, " outputs"]
+
+
+def mlp_params(widths: Sequence[int], *, weight_scale: Any = 1.0, seed: int = 0) -> tuple[Layer, ...]:
+    """Draw the layers of a multilayer perceptron: weights weight_scale z / sqrt(inputs), z standard normal, and biases 0.
+
+    At weight_scale = 1 each layer keeps the mean square of what it is given (LeCun et al. 1998, section 4.6). The draws are NumPy's, so
+    that a seed means the same network everywhere, and networks of different scale are multiples of each other.
+
+    Parameters
+    ----------
+    widths
+        Features, hidden units of each layer, outputs.
+    weight_scale
+        A number, which may be traced.
+
+    >>> [layer.weight.shape for layer in mlp_params([64, 32, 10])]
+    [(64, 32), (32, 10)]
+    """
+    rng = np.random.default_rng(seed)
+    shapes = itertools.pairwise(widths)
+    return tuple(Layer(weight_scale * (rng.normal(size=shape) / math.sqrt(shape[0])), np.zeros(shape[1])) for shape in shapes)
+
+
+def mlp(params: Sequence[Layer], features: Float[Array, "... inputs"], activation: str = "tanh") -> Float[Array, "... outputs"]:
+    """Predict by affine layers with an activation after each but the last: W_L a(.. a(W_1 x + b_1) ..) + b_L."""
+    act = getattr(jax.nn, activation)
+    hidden = features
+    for number, layer in enumerate(params):
+        hidden = act(hidden) if number else hidden
+        hidden = jnp.matmul(hidden, layer.weight, precision="highest")
+        hidden = hidden + jnp.broadcast_to(layer.bias, hidden.shape)
+    return hidden
+
+
+def cross_entropy(outputs: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+    """-log softmax(outputs)[label]."""
+    return jax.nn.logsumexp(outputs) - outputs[label]
+
+
+def squared_distance(outputs: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+    """||outputs - e_label||^2 / 2, with e_label 1 at the label and 0 elsewhere."""
+    return 0.5 * jnp.sum(jnp.square(outputs - jax.nn.one_hot(label, outputs.size, dtype=outputs.dtype)))
+
+
+CLASS_LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_distance}
+"""Losses of all outputs together against the example's class."""
+
+
+@dataclass(frozen=True)
+class MlpClassifier:
+    """The loss of a multilayer perceptron on one example (features, label), for `PerExample`; equal ones share their programs."""
+
+    activation: str = "tanh"
+    loss: str = "cross_entropy"
+
+    def __call__(self, params: Sequence[Layer], example: tuple[Array, Array]) -> Float[Array, ""]:
+        """The loss of the outputs for this example's class."""
+        features, label = example
+        return CLASS_LOSSES[self.loss](mlp(params, features, self.activation), label)
 
 
 def diagonal_quadratic(

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,6 +231,62 @@ def logistic(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: b
     )
 
 
+def mlp_classification(
+    X: Float[ArrayLike, "n p"],
+    labels: Any,
+    *,
+    hidden: int | Sequence[int] = (32,),
+    activation: str = "tanh",
+    loss: str = "cross_entropy",
+    weight_scale: float = 1.0,
+    seed: int = 0,
+) -> Problem:
+    """f(theta) = mean_i loss(z(x_i; theta), label_i), z = W_L a(.. a(W_1 x + b_1) ..) + b_L: a multilayer perceptron for classes.
+
+    Its parameters are a tuple of `models.Layer`, weight (inputs, outputs) and bias (outputs,), started at random normal weights of
+    standard deviation weight_scale / sqrt(inputs) and biases 0. Labels may be any values: outputs are the classes in sorted order. It
+    is not convex, and neither its minimum nor its curvatures are known; `sharpness.lambda_max` measures the largest at a point.
+
+    Parameters
+    ----------
+    hidden
+        Units of each hidden layer; () for none, which is softmax regression.
+    activation
+        A name of `models.ACTIVATIONS`.
+    loss
+        "cross_entropy", -log softmax(z)[label], or "squared_error", half the squared distance to the class's unit vector, whose edges
+        are sharper: in the outputs it is a parabola, and a run can diverge.
+    weight_scale
+        Of the initial weights, above 0. It may be traced, and so swept.
+    seed
+        Of the initial weights, by NumPy.
+
+    Raises
+    ------
+    InputError
+        For arrays of other shapes or with NaN or infinite entries, for fewer than two classes, and for a wrong option.
+
+    >>> problem = mlp_classification([[0.0], [1.0], [2.0]], ["a", "b", "a"], hidden=4)
+    >>> [layer.weight.shape for layer in problem.start], problem.data[1].tolist()
+    ([(1, 4), (4, 2)], [0, 1, 0])
+    """
+    features, classes, places = _checked_classes(X, labels)
+    units = [whole("hidden", number) for number in ([hidden] if isinstance(hidden, int) else several("hidden", hidden) if hidden else [])]
+    if activation not in models.ACTIVATIONS:
+        raise unknown_name("activation", activation, models.ACTIVATIONS)
+    if loss not in models.CLASS_LOSSES:
+        raise unknown_name("loss of classes", loss, models.CLASS_LOSSES)
+    if not isinstance(weight_scale, Tracer) and not (isinstance(weight_scale, int | float) and 0 < weight_scale < np.inf):
+        raise InputError(f"weight_scale={weight_scale} is not allowed: it is a number above 0.")
+    widths = [features.shape[1], *units, len(classes)]
+    return Problem(
+        evaluate=models.PerExample(models.MlpClassifier(activation, loss)),
+        name="mlp_classification",
+        data=(features, places),
+        start=models.mlp_params(widths, weight_scale=weight_scale, seed=whole("seed", seed, least=0)),
+    )
+
+
 def robust_regression(
     X: Float[ArrayLike, "n p"],
     y: Float[ArrayLike, " n"],
@@ -317,20 +373,42 @@ def from_file(kind: str, *, scale: str = "none", intercept: bool = True, hessian
     scale
         "none" leaves the columns as they are; "standardize" takes each to mean 0 and standard deviation 1.
     """
-    if scale not in ("none", "standardize"):
-        raise InputError(f"problem.scale={scale!r} is not allowed: it is none or standardize.")
-    table = data.read(kind, **options)
-    if scale == "standardize":
-        table = data.standardize(table)
+    table = _table(kind, scale, options)
     built = least_squares(table.features, table.target, intercept=intercept, hessian=hessian)
     names = ("b",) * intercept + table.feature_names
     return dataclasses.replace(built, name=table.source, parameter_names=names)
 
 
+def mlp_from_file(
+    data: str = "digits",
+    *,
+    num_examples: int | None = None,
+    scale: str = "standardize",
+    hidden: int | Sequence[int] = (32,),
+    activation: str = "tanh",
+    loss: str = "cross_entropy",
+    weight_scale: float = 1.0,
+    seed: int = 0,
+    **options: Any,
+) -> Problem:
+    """`mlp_classification` on a data set, its target as labels: `data` names a reader of `gdjax.data`, `options` are that reader's.
+
+    Parameters
+    ----------
+    num_examples
+        Of the set's first rows; None for all.
+    scale
+        As in `from_file`, of the rows that are taken.
+    """
+    table = _table(data, scale, options, num_examples)
+    network: Any = {"hidden": hidden, "activation": activation, "loss": loss, "weight_scale": weight_scale, "seed": seed}
+    return dataclasses.replace(mlp_classification(table.features, table.target, **network), name=f"mlp on {table.source}")
+
+
 def named(name: str, **options: Any) -> Problem:
     """Build a problem by name from plain options: a builder here that needs no arrays, or a kind of data set.
 
-    An option that is None counts as not given. A builder that takes any number passes them on to its loss.
+    An option that is None counts as not given. A builder that takes any option passes them on, to its loss or to the reader of its data.
 
     Raises
     ------
@@ -341,12 +419,13 @@ def named(name: str, **options: Any) -> Problem:
     if name in data.readers():
         return from_file(name, **options)
     known = (notebook_line, notebook_outliers, random_linear, page_data, designed_spectrum, gap_spectrum, nesterov_worst_case)
-    builders = {build.__name__: build for build in known}
+    builders = {build.__name__: build for build in known} | {"mlp_classification": mlp_from_file}
     if name not in builders:
         raise unknown_name("problem", name, [*builders, *data.readers()])
     allowed = inspect.signature(builders[name]).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in allowed.values())
     for option in options:
-        if option not in allowed and "constants" not in allowed:
+        if option not in allowed and not anything:
             raise unknown_name(f"option of problem {name}", option, allowed)
     return builders[name](**options)
 
@@ -388,6 +467,16 @@ def from_loss(
     )
 
 
+def _table(kind: str, scale: str, options: dict[str, Any], num_examples: int | None = None) -> data.Table:
+    """A data set's first rows, their columns scaled."""
+    if scale not in ("none", "standardize"):
+        raise InputError(f"problem.scale={scale!r} is not allowed: it is none or standardize.")
+    rows = slice(None if num_examples is None else whole("num_examples", num_examples, least=2))
+    table = data.read(kind, **options)
+    table = dataclasses.replace(table, features=table.features[rows], target=table.target[rows])
+    return data.standardize(table) if scale == "standardize" else table
+
+
 def _module(*arrays: Any) -> Any:
     """JAX inside a trace, NumPy's float64 on the host."""
     return jnp if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays)) else np
@@ -410,6 +499,21 @@ def _checked(X: Any, y: Any) -> tuple[Any, Any]:
             if bad:
                 raise InputError(f"{name} holds {bad} NaN or infinite entries: drop or fill those rows first.")
     return features, target
+
+
+def _checked_classes(X: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, the classes in order, and the place of each example's class among them."""
+    given = np.asarray(labels)
+    given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
+    if given.ndim != 1:
+        raise InputError(f"labels has shape {given.shape}: give one class an example, (n,).")
+    features, _ = _checked(X, np.zeros(given.shape))
+    if np.issubdtype(given.dtype, np.floating) and np.isnan(given).any():
+        raise InputError(f"labels holds {int(np.isnan(given).sum())} NaN entries: drop those rows first.")
+    classes, places = np.unique(given, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"labels has one class, {classes[0]}: there must be two or more.")
+    return features, classes, places.ravel()
 
 
 def _with_ones(features: Any) -> Any:

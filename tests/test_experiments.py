@@ -58,6 +58,15 @@ SMALL = {
     "smooth_convex": {"lengths": [1, 20], "num_rates": 10, "num_functions": 100, "num_doublings": 7},
     "training_traps": {"num_accumulated": 2000},
     "variance_reduction": {"num_steps": 4000, "num_seeds": 24, "num_examples": 50, "num_features": 4},
+    "warm_up": {
+        "weight_scale": 3.0,
+        "num_seeds": 1,
+        "num_steps": 60,
+        "num_small": 40,
+        "num_rates": 25,
+        "num_examples": 60,
+        "num_hidden": 8,
+    },
     "when_to_use": {"num_parameters": [2, 8], "num_examples": [300, 2000], "tolerances": [0.1, 0.03], "num_repeats": 1},
 }
 CONFIGURED = sorted(path.stem for path in (cli.config_folder() / "experiment").glob("*.yaml"))

@@ -37,6 +37,11 @@ def test_a_scheduled_rate_is_its_formula_step_by_step(method, numbers, shape):
     np.testing.assert_allclose(rates_of(method, horizon=T, **numbers), 0.3 * shape, atol=1e-14)
 
 
+@pytest.mark.parametrize("length", [1, 8])
+def test_linear_warm_up_grows_to_its_rate_and_stays(length):
+    np.testing.assert_allclose(rates_of("warmup_sgd", length=length), 0.3 * np.minimum(1, (STEPS + 1) / length), rtol=1e-12)
+
+
 def test_inverse_sqrt_needs_no_horizon():
     np.testing.assert_allclose(rates_of("inverse_sqrt_sgd"), 0.3 / np.sqrt(STEPS + 1), rtol=1e-12)
 

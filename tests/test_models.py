@@ -124,3 +124,36 @@ def test_diagonal_quadratic_is_half_the_weighted_square():
     value, gradient = models.diagonal_quadratic(LANES, {"eigenvalues": eigenvalues}, (), 1.0)
     np.testing.assert_allclose(value, 0.5 * np.einsum("j,jl->l", eigenvalues, LANES**2), **ROUNDING)
     np.testing.assert_allclose(gradient, np.diag(eigenvalues) @ LANES, **ROUNDING)
+
+
+LAYERS = models.mlp_params([4, 3, 2], weight_scale=0.7, seed=1)
+
+
+def test_a_perceptron_is_affine_maps_with_an_activation_between_them():
+    (V, b), (W, c) = (models.Layer(layer.weight, layer.bias + 0.1) for layer in LAYERS)
+    given = [models.Layer(V, b), models.Layer(W, c)]
+    np.testing.assert_allclose(models.mlp(given, FEATURES), np.tanh(FEATURES @ V + b[None]) @ W + c[None], **ROUNDING)
+    np.testing.assert_allclose(models.mlp(given, FEATURES, "identity"), (FEATURES @ V + b[None]) @ W + c[None], **ROUNDING)
+
+
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+def test_every_activation_takes_one_example_or_many(activation):
+    rows = models.mlp(LAYERS, FEATURES, activation)
+    np.testing.assert_allclose(rows, [models.mlp(LAYERS, row, activation) for row in FEATURES], **ROUNDING)
+
+
+def test_initial_weights_keep_the_mean_square_and_scale_as_told():
+    wide = models.mlp_params([400, 300, 2], weight_scale=1.0, seed=3)
+    assert np.std(wide[0].weight) * 20.0 == pytest.approx(1.0, abs=5 / np.sqrt(2 * 400 * 300))  # 5 standard errors
+    assert not wide[0].bias.any()
+    twice = models.mlp_params([400, 300, 2], weight_scale=2.0, seed=3)
+    np.testing.assert_array_equal(twice[1].weight, 2.0 * wide[1].weight)
+    assert not np.array_equal(models.mlp_params([400, 300, 2], seed=4)[0].weight, wide[0].weight)
+
+
+def test_losses_of_classes_are_their_formulas():
+    outputs, label = jnp.asarray([0.3, -1.2, 2.0]), jnp.asarray(1)
+    probability = np.exp(outputs) / np.exp(outputs).sum()
+    assert float(models.cross_entropy(outputs, label)) == pytest.approx(-np.log(probability[1]), rel=1e-14)
+    assert float(models.squared_distance(outputs, label)) == pytest.approx(0.5 * (0.09 + 2.2**2 + 4.0), rel=1e-14)
+    assert float(models.cross_entropy(1e4 * outputs, label)) == pytest.approx(3.2e4, rel=1e-14)  # no overflow

@@ -449,3 +449,82 @@ class TestNamed:
     )
     def test_a_typo_is_refused_with_the_nearest_name(self, name, options, said, mistake):
         assert said in mistake(problems.named, name, **options)
+
+
+class TestMlpClassification:
+    LABELS = np.array(["cat", "dog", "cat", "emu", "dog", "emu", "cat"])
+    X = np.random.default_rng(8).normal(size=(7, 4))
+
+    @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+    def test_objective_is_the_mean_over_examples_and_the_gradient_its_slope(self, loss):
+        problem = problems.mlp_classification(self.X, self.LABELS, hidden=(5, 3), loss=loss)
+        (U, a), (V, b), (W, c) = problem.start
+        outputs = np.tanh(np.tanh(self.X @ U + a[None]) @ V + b[None]) @ W + c[None]
+        places = np.array([0, 1, 0, 2, 1, 2, 0])
+        if loss == "cross_entropy":
+            wanted = np.mean(np.log(np.exp(outputs).sum(axis=1)) - outputs[np.arange(7), places])
+        else:
+            wanted = 0.5 * np.mean(np.sum((outputs - np.eye(3)[places]) ** 2, axis=1))
+        assert float(problem.objective(problem.start)) == pytest.approx(wanted, rel=1e-14)
+        objective = jax.jit(problem.objective)
+        gradient, half = jax.jit(problem.gradient)(problem.start), 1e-6
+        for layer, at in ((0, (2, 3)), (2, (1, 2))):
+            moved = [jax.tree.map(np.copy, problem.start) for _ in range(2)]
+            for params, sign in zip(moved, (1.0, -1.0), strict=True):
+                params[layer].weight[at] += sign * half
+            slope = (float(objective(moved[0])) - float(objective(moved[1]))) / (2 * half)
+            assert float(gradient[layer].weight[at]) == pytest.approx(slope, abs=1e-9)  # 1e-16 / 1e-6, and half^2
+
+    def test_nothing_is_said_of_what_is_not_known(self):
+        problem = problems.mlp_classification(self.X, self.LABELS)
+        assert problem.minimizer is problem.minimum is problem.smoothness is problem.condition_number is None
+
+    def test_softmax_regression_has_no_hidden_layer(self):
+        problem = problems.mlp_classification(self.X, self.LABELS, hidden=())
+        assert [layer.weight.shape for layer in problem.start] == [(4, 3)]
+
+    def test_rates_and_seeds_are_one_program_for_equal_networks(self, compilations):
+        for seed in (0, 1):  # another start is data
+            problem = problems.mlp_classification(self.X, self.LABELS, hidden=3, seed=seed)
+            ds = gdjax.sweep(problem, num_steps=6, batch_size=3, seed=range(2), learning_rate=[0.1, 0.2, 1e200], observer=compilations)
+        assert compilations.count == 1
+        assert np.isnan(ds.suboptimality).all()
+        assert (ds.diverged_at >= 0).values.tolist() == [[False, False, True]] * 2
+        loop, gradient = problem.start, jax.jit(problem.gradient)
+        for _ in range(6):
+            loop = jax.tree.map(lambda x, g: x - 0.2 * g, loop, gradient(loop))
+        full = gdjax.sweep(problem, sampler="full", num_steps=6, learning_rate=[0.1, 0.2])
+        np.testing.assert_allclose(full.objective[1, -1], problem.objective(loop), rtol=1e-13)
+
+    def test_the_scale_of_the_weights_is_an_axis(self):
+        def scaled(weight_scale):
+            return problems.mlp_classification(self.X, self.LABELS, hidden=3, weight_scale=weight_scale)
+
+        ds = gdjax.sweep(scaled, sampler="full", num_steps=1, learning_rate=0.1, weight_scale=[0.5, 2.0])
+        alone = [scaled(scale).objective(scaled(scale).start) for scale in (0.5, 2.0)]
+        np.testing.assert_allclose(ds.objective[:, 0], alone, rtol=1e-14)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"labels": ["cat"] * 7}, "labels has one class, cat"),
+            ({"labels": [0.0] * 6 + [np.nan]}, "labels holds 1 NaN"),
+            ({"labels": np.zeros((7, 2))}, "labels has shape (7, 2)"),
+            ({"labels": [0, 1]}, "they must be (n, p) and (n,)"),
+            ({"hidden": 0}, "hidden=0 is not allowed"),
+            ({"hidden": [8, 2.5]}, "hidden=2.5 is not allowed"),
+            ({"activation": "tnh"}, "Did you mean 'tanh'?"),
+            ({"loss": "crossentropy"}, "Did you mean 'cross_entropy'?"),
+            ({"weight_scale": 0.0}, "weight_scale=0.0 is not allowed"),
+            ({"seed": -1}, "seed=-1 is not allowed"),
+        ],
+    )
+    def test_a_mistake_is_named(self, options, said, mistake):
+        labels = options.pop("labels") if "labels" in options else self.LABELS
+        assert said in mistake(problems.mlp_classification, self.X, labels, **options)
+
+    def test_a_data_set_s_target_are_labels(self):
+        problem = problems.named("mlp_classification", data="iris", path=None, num_examples=100, hidden=[6])
+        assert problem.name == "mlp on scikit-learn: iris"
+        np.testing.assert_allclose(problem.data[0].std(axis=0), 1.0, rtol=1e-12)
+        assert np.unique(problem.data[1]).tolist() == [0, 1]  # of the first 100 rows

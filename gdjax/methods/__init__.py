@@ -35,6 +35,7 @@ from gdjax.methods.schedules import (
     plateau_sgd,
     step_decay_sgd,
     warmup_cosine_sgd,
+    warmup_sgd,
     wsd_sgd,
 )
 from gdjax.methods.step_lengths import silver, steepest_descent
@@ -77,6 +78,7 @@ __all__ = [
     "step_decay_sgd",
     "svrg",
     "warmup_cosine_sgd",
+    "warmup_sgd",
     "wsd_sgd",
 ]
 

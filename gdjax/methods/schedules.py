@@ -53,6 +53,11 @@ def warmup_cosine(step: Any, horizon: Any, *, warmup: Any = 0.05) -> Any:
     return jnp.minimum(1.0, (jnp.asarray(step) + 1.0) / (warmup * horizon)) * cosine(step, horizon)
 
 
+def warmup(step: Any, *, length: Any) -> Any:
+    """min(1, (t + 1) / length): linear warm-up, after which the rate stays; a length of 1 is none (Goyal et al. 2017)."""
+    return jnp.minimum(1.0, (jnp.asarray(step) + 1.0) / length)
+
+
 def wsd(step: Any, horizon: Any, *, cooldown: Any = 0.2) -> Any:
     """min(1, (1 - t / T) / cooldown): stable, then a linear decay over the last part (warm-up, stable, decay, without the warm-up)."""
     return jnp.minimum(1.0, linear(step, horizon) / cooldown)
@@ -90,6 +95,11 @@ def cosine_sgd(learning_rate: float, horizon: float = 1000.0) -> optax.GradientT
 def warmup_cosine_sgd(learning_rate: float, horizon: float = 1000.0, warmup: float = 0.05) -> optax.GradientTransformation:
     """`cosine_sgd` with the rate growing linearly over the first part `warmup` of the horizon."""
     return _scheduled(learning_rate, lambda step: warmup_cosine(step, horizon, warmup=warmup))
+
+
+def warmup_sgd(learning_rate: float, length: float = 10.0) -> optax.GradientTransformation:
+    """Gradient descent with the rate growing linearly to learning_rate over the first `length` steps, and constant from there on."""
+    return _scheduled(learning_rate, lambda step: warmup(step, length=length))
 
 
 def wsd_sgd(learning_rate: float, horizon: float = 1000.0, cooldown: float = 0.2) -> optax.GradientTransformation:

@@ -11,6 +11,7 @@ work that is cited, and says of each number of a theorem, an equation or a secti
 from gdjax.theory import (
     acceleration,
     adaptive,
+    catapult,
     decaying,
     early_stopping,
     homogenised,
@@ -65,6 +66,7 @@ __all__ = [
     "accumulated_gradient",
     "adaptive",
     "batch_noise_factor",
+    "catapult",
     "contraction",
     "decaying",
     "early_stopping",
