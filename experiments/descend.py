@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gdjax import analysis, figures, predictions
+from gdjax import analysis, figures, predictions, stopping
 from gdjax.predictions import MEAN_SQUARE_SHARE
 from gdjax.records import Finding, Problem
 
@@ -40,6 +40,7 @@ def run(
     sampler: str = "reshuffled",
     method: Mapping[str, Any],
     record_every: int | None = None,
+    stop: stopping.Rule | None = None,
 ) -> xr.Dataset:
     """Run once, or once for each value of the numbers, for 400 steps if nothing else is said; `method` holds a name and numbers."""
     numbers = {name: number for name, number in method.items() if name != "name" and number is not None}
@@ -53,6 +54,7 @@ def run(
         num_steps=num_steps,
         num_epochs=num_epochs,
         record_every=record_every,
+        stop=stop,
         seed=seed,
         **{name: value for name, value in given.items() if value is not None},
         **numbers,

@@ -32,7 +32,7 @@ from rich.table import Table
 
 import experiments
 from experiments import Experiment
-from gdjax import figures, methods, problems, store
+from gdjax import figures, methods, problems, stopping, store
 from gdjax.launcher import Batch, Outcome, batchable
 from gdjax.launcher.batch import Reader, number
 from gdjax.launcher.mistakes import Mistake, explain
@@ -43,6 +43,9 @@ from gdjax.sweep import check, sweep
 MISTAKE, FAILED, HOLDS = 2, 1, 0
 """Exit statuses."""
 
+SPLIT = ("validation", "seed")
+"""What `stop` says beside the rule's own numbers: the share of the examples that is held out, and the seed that chooses them."""
+
 QUIET_SECONDS = 1.0
 """Work that takes no longer shows no progress bar."""
 
@@ -50,7 +53,8 @@ QUIET_SECONDS = 1.0
 def main() -> None:
     """Run the application with the command line's overrides, and exit with its status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets exceptions through, for this function to put in one line
-    ConfigStore.instance().store(name="schema", node=OmegaConf.create({"method": OmegaConf.create({}, flags={"struct": False})}))
+    open_to_any = {group: OmegaConf.create({}, flags={"struct": False}) for group in ("method", "stop")}
+    ConfigStore.instance().store(name="schema", node=OmegaConf.create(open_to_any))
     application = Application()
     task = batchable(
         {"learning_rate": _rate, "batch_size": functools.partial(whole, least=1), "seed": functools.partial(whole, least=0)},
@@ -199,15 +203,39 @@ def _measure(plain: dict[str, Any]) -> Measured:
 
 
 def _problem(plain: dict[str, Any]) -> Problem | None:
+    """The problem that runs are about: of the examples that no rule holds out."""
+    return _parts(plain)[0]
+
+
+def _parts(plain: dict[str, Any]) -> tuple[Problem | None, Problem | None]:
+    """The problem, and what is held out of it."""
+    stop = plain.get("stop") or {}
     if plain["problem"]["name"] == "none":
-        return None
-    return _built(json.dumps({key: value for key, value in plain["problem"].items() if key != "marked_rates"}))
+        return None, None
+    options = {key: value for key, value in plain["problem"].items() if key != "marked_rates"}
+    return _built(json.dumps(options), json.dumps([stop.get(key) for key in SPLIT]))
 
 
 @functools.lru_cache(maxsize=8)
-def _built(options: str) -> Problem:
+def _built(options: str, held_out: str) -> tuple[Problem, Problem | None]:
     """A problem, built once for the checks, the runs and the figures of a multirun."""
-    return problems.named(**json.loads(options))
+    (validation, seed), given = json.loads(held_out), json.loads(options)
+    problem = problems.named(**given)
+    if validation is None:
+        return problem, None
+    seed = 0 if seed is None else whole("stop.seed", seed, least=0)
+    return problems.split(problem, validation, seed=seed, standardized=given.get("scale") == "standardize")
+
+
+def _rule(plain: dict[str, Any]) -> stopping.Rule | None:
+    """When runs end early, as the settings name it."""
+    given = {key: value for key, value in (plain.get("stop") or {}).items() if value is not None}
+    name, numbers = given.pop("name", None), {key: value for key, value in given.items() if key not in SPLIT}
+    if name is None and given:
+        key, value = next(iter(given.items()))
+        rules = ", ".join(rule.__name__ for rule in stopping.RULES)
+        raise InputError(f"stop.{key}={value} is given, and no rule: name one too, stop.name=... of {rules}.")
+    return None if name is None else stopping.named(name, held_out=_parts(plain)[1], also=SPLIT, **numbers)
 
 
 def _final_objective(results: xr.Dataset | xr.DataTree) -> np.ndarray | None:
@@ -253,7 +281,10 @@ def _arguments(experiment: Experiment, settings: dict[str, Any]) -> dict[str, An
     taken = experiment.settings
     if "method" not in taken and {name: number for name, number in settings["method"].items() if number} != {"name": "sgd"}:
         raise InputError(f"experiment {experiment.name} chooses its methods: leave method away, or use experiment=descend with it.")
-    return {key: value for key, value in settings.items() if key in taken}
+    rule = _rule(settings)
+    if "stop" not in taken and rule is not None:
+        raise InputError(f"experiment {experiment.name} chooses when runs end: leave stop away, or use experiment=descend with it.")
+    return {key: value for key, value in (settings | {"stop": rule}).items() if key in taken}
 
 
 def _keep_compiled_programs() -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from gdjax import data, losses, models, solvers
 from gdjax.records import InputError, Params, Problem, several, unknown_name, whole
@@ -54,14 +56,13 @@ def least_squares(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], interce
     names = tuple(f"w{j + 1}" for j in range(features.shape[1]))
     if intercept:
         features, names = _with_ones(features), ("b", *names)
-    truth = _least_squares_truth(features, target, form_hessian=_hessian_pays(features.shape) if hessian is None else hessian)
     return Problem(
         evaluate=models.Linear(losses.squared_error, intercept=intercept),
         name="least_squares",
         parameter_names=names,
         data=(features, target),
         start=_module(features).zeros(features.shape[1]),
-        **truth,
+        **_least_squares_truth(features, target, form_hessian=hessian),
     )
 
 
@@ -205,29 +206,24 @@ def logistic(X: Float[ArrayLike, "n p"], y: Float[ArrayLike, " n"], intercept: b
     round-off, and `smoothness` is the bound lambda_max([1 X]'[1 X]/n) / 4 + 2 ridge. With ridge = 0 separable classes have no
     minimizer, so none is given. `strong_convexity` is the smallest Hessian eigenvalue at the minimizer, the local rate's.
     """
-    if not 0 <= ridge < np.inf:
-        raise InputError(f"ridge={ridge} is not allowed: it is 0 or more.")
+    ridge = _positive("ridge", ridge, or_zero=True)
     features, target = _checked(X, y)
     classes = np.unique(np.asarray(target))
     if classes.size != 2:
-        raise InputError(f"logistic needs a target of exactly two values; given {classes.size}: {classes[:5].tolist()}.")
+        raise InputError(f"logistic needs a target of exactly two values; given {classes.size}: {classes[:5].tolist()}. Keep those of two.")
     target = np.where(np.asarray(target) == classes[1], 1.0, -1.0)
     names = tuple(f"w{j + 1}" for j in range(features.shape[1]))
     if intercept:
         features, names = _with_ones(features), ("b", *names)
-    penalty = np.full(features.shape[1], 2.0 * ridge)
-    penalty[: int(intercept)] = 0.0
-    gram = np.linalg.eigvalsh(features.T @ features / len(target))
-    truth = _logistic_truth(features, target, ridge, penalty) if ridge > 0 else {}
+    constants = {"ridge": ridge} if ridge > 0 else {}
     return Problem(
         evaluate=models.Linear(losses.logistic, intercept=intercept),
         name="logistic",
         parameter_names=names,
         data=(features, target),
-        constants={"ridge": ridge} if ridge > 0 else {},
+        constants=constants,
         start=np.zeros(features.shape[1]),
-        smoothness=gram[-1] / 4.0 + 2.0 * ridge,
-        **truth,
+        **_logistic_truth(features, target, constants, intercept=intercept),
     )
 
 
@@ -319,6 +315,7 @@ def robust_regression(
     [1.025, 2.0]
     """
     pointwise = _robust_loss(loss, constants)
+    constants = {name: _positive(name, value) for name, value in constants.items()}
     features, target = _checked(X, y)
     names = tuple(f"w{j + 1}" for j in range(features.shape[1]))
     if intercept:
@@ -328,7 +325,7 @@ def robust_regression(
         name=f"robust_regression_{loss}",
         parameter_names=names,
         data=(features, target),
-        constants=dict(constants),
+        constants=constants,
         start=_module(features).zeros(features.shape[1]),
         **_robust_truth(pointwise, features, target, constants),
     )
@@ -365,18 +362,84 @@ def whitened(features: Float[ArrayLike, "n p"]) -> Whitened:
     return Whitened(xp.sqrt(n) * U * present[None, :], Vt.T * inverse[None, :])
 
 
-def from_file(kind: str, *, scale: str = "none", intercept: bool = True, hessian: bool | None = None, **options: Any) -> Problem:
-    """Least squares on a data set: `kind` names a reader of `gdjax.data`, `options` are that reader's.
+BY_LOSS: dict[str, Callable[..., Problem]] = {"squared_error": least_squares, "logistic": logistic}
+"""Losses with a builder of their own; the others are `robust_regression`'s."""
+
+
+def from_file(kind: str, *, loss: str = "squared_error", scale: str = "none", intercept: bool = True, **options: Any) -> Problem:
+    """The mean loss of a linear predictor on a data set: `kind` names a reader of `gdjax.data`.
 
     Parameters
     ----------
+    loss
+        "squared_error", "logistic" for a target of two classes, which may be text, or one of `robust_regression`.
     scale
         "none" leaves the columns as they are; "standardize" takes each to mean 0 and standard deviation 1.
+    options
+        The reader's, and what the loss's builder takes: `hessian`, `ridge`, `delta`. A number whose name is taken has `loss_` before it:
+        `loss_scale`.
+
+    Raises
+    ------
+    InputError
+        For an unknown kind, loss or option, and for a target that the loss can't be of.
     """
-    table = _table(kind, scale, options)
-    built = least_squares(table.features, table.target, intercept=intercept, hessian=hessian)
-    names = ("b",) * intercept + table.feature_names
-    return dataclasses.replace(built, name=table.source, parameter_names=names)
+    if not isinstance(intercept, bool):
+        raise InputError(f"problem.intercept={intercept!r} is not allowed: it is true or false.")
+    numbers, of_reader = _numbers_of_loss(loss), data.parameters(kind)
+    for option in options:
+        if option not in of_reader and option not in numbers:
+            raise _no_option(option, kind, loss, [*numbers, *of_reader, "intercept", "loss", "scale"])
+    build = BY_LOSS.get(loss) or functools.partial(robust_regression, loss=loss)
+    told = {option: value for option, value in options.items() if option in of_reader}
+    table = _table(kind, scale, told, labels=build is logistic)
+    if build is logistic:
+        _refuse_unless_two_classes(table)
+    given = {numbers[option]: value for option, value in options.items() if option in numbers}
+    built = build(table.features, table.target, intercept=intercept, **given)
+    name = table.source if build is least_squares else f"{table.source}, {loss}"
+    return dataclasses.replace(built, name=name, parameter_names=("b",) * intercept + table.feature_names)
+
+
+def restricted(problem: Problem, rows: Int[np.ndarray, " rows"]) -> Problem:
+    """The same loss over some of the examples alone, with the minimizer, minimum and curvatures of that mean where they can be known."""
+    part = _part(problem, rows)
+    if not isinstance(problem.evaluate, models.Linear) or problem.weights is not None:
+        return part
+    truths = {losses.squared_error: _least_squares_truth, losses.logistic: _logistic_truth}
+    truth = truths.get(problem.evaluate.loss) or functools.partial(_robust_truth, problem.evaluate.loss)
+    features, target = part.data
+    known = truth(features, target, problem.constants, intercept=problem.evaluate.intercept)
+    return dataclasses.replace(part, **known | ({"hessian": None} if problem.hessian is None else {}))
+
+
+def split(problem: Problem, validation: float, *, seed: int = 0, standardized: bool = False) -> tuple[Problem, Problem]:
+    """Hold out a share of the examples: the problem on the others, and the same loss on those, of which nothing more is known.
+
+    Parameters
+    ----------
+    validation
+        The share that is held out, rounded to a number of examples that leaves some on both sides.
+    seed
+        Of the permutation that decides which they are.
+    standardized
+        Whether the columns have been standardized, which is then done anew by the examples that are not held out alone.
+
+    Raises
+    ------
+    InputError
+        For a problem that is no mean over examples, and a share that is none.
+    """
+    n = problem.num_examples
+    if not jax.tree.leaves(problem.data) or n < 2:
+        raise InputError(f"{problem.name} has no examples to hold out: leave validation away, or choose a data set.")
+    if isinstance(validation, bool) or not isinstance(validation, Real) or not 0.0 < float(validation) < 1.0:
+        raise InputError(f"validation={validation} is not allowed: it is the share of the examples to hold out, above 0 and below 1.")
+    num_held = min(max(1, round(float(validation) * n)), n - 1)
+    order = np.random.default_rng(whole("seed", seed, least=0)).permutation(n)
+    kept, held = np.sort(order[num_held:]), np.sort(order[:num_held])
+    given = _standardized_by(problem, kept) if standardized else problem
+    return restricted(given, kept), _part(given, held)
 
 
 def mlp_from_file(
@@ -400,7 +463,7 @@ def mlp_from_file(
     scale
         As in `from_file`, of the rows that are taken.
     """
-    table = _table(data, scale, options, num_examples)
+    table = _table(data, scale, options, num_examples, labels=True)
     network: Any = {"hidden": hidden, "activation": activation, "loss": loss, "weight_scale": weight_scale, "seed": seed}
     return dataclasses.replace(mlp_classification(table.features, table.target, **network), name=f"mlp on {table.source}")
 
@@ -467,12 +530,12 @@ def from_loss(
     )
 
 
-def _table(kind: str, scale: str, options: dict[str, Any], num_examples: int | None = None) -> data.Table:
-    """A data set's first rows, their columns scaled."""
+def _table(kind: str, scale: str, options: dict[str, Any], num_examples: int | None = None, *, labels: bool) -> data.Table:
+    """A data set's first rows, their columns scaled; with `labels` its target may be text."""
     if scale not in ("none", "standardize"):
         raise InputError(f"problem.scale={scale!r} is not allowed: it is none or standardize.")
     rows = slice(None if num_examples is None else whole("num_examples", num_examples, least=2))
-    table = data.read(kind, **options)
+    table = data.read(kind, **{"labels": True} if labels and "labels" in data.parameters(kind) else {}, **options)
     table = dataclasses.replace(table, features=table.features[rows], target=table.target[rows])
     return data.standardize(table) if scale == "standardize" else table
 
@@ -526,9 +589,12 @@ def _hessian_pays(shape: tuple[int, ...]) -> bool:
     return p <= min(2 * n, HESSIAN_LIMIT)
 
 
-def _least_squares_truth(features: Any, target: Any, *, form_hessian: bool) -> dict[str, Any]:
+def _least_squares_truth(
+    features: Any, target: Any, constants: dict[str, Any] | None = None, *, intercept: bool = True, form_hessian: bool | None = None
+) -> dict[str, Any]:
     """The minimum-norm minimizer and the spectrum of H = (2/n) X'X, by way of X = QR and the singular values of R."""
     xp = _module(features, target)
+    form_hessian = _hessian_pays(features.shape) if form_hessian is None else form_hessian
     n = target.shape[0]
     Q, R = xp.linalg.qr(features)
     U, singular, Vt = xp.linalg.svd(R, full_matrices=False)
@@ -559,22 +625,81 @@ def _warn_collinear(rank: int, features: np.ndarray) -> None:
     )
 
 
+def _numbers_of_loss(loss: str) -> dict[str, str]:
+    """What the builder of a loss may be told, by the names that they have among a data set's options."""
+    known = _robust_losses() | BY_LOSS
+    if loss not in known:
+        raise unknown_name("loss", str(loss), known)
+    return {f"loss_{name}" if name in inspect.signature(from_file).parameters else name: name for name in _keywords(known[loss])}
+
+
+def _no_option(option: str, kind: str, loss: str, allowed: list[str]) -> InputError:
+    """Say that a data set with that loss has no such option, and which losses have."""
+    others = [other for other in _robust_losses() | BY_LOSS if option in _numbers_of_loss(other)]
+    if not others:
+        return unknown_name(f"option of problem {kind} with loss {loss}", option, allowed)
+    return InputError(
+        f"problem.{option} goes with problem.loss={' or '.join(others)}, and the loss is {loss}: change it, or leave {option} away."
+    )
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    return [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def _refuse_unless_two_classes(table: data.Table) -> None:
+    classes = table.class_names or [f"{value:g}" for value in np.unique(table.target)]
+    if len(classes) != 2:
+        some = ", ".join(classes[:5]) + (", .." if len(classes) > 5 else "")
+        raise InputError(
+            f"problem.loss=logistic tells two classes apart, and {table.target_name!r} of {table.source} has {len(classes)}: {some}. Keep "
+            "the rows of two of them in a file, or write a column that sets one against the others."
+        )
+
+
+def _part(problem: Problem, rows: np.ndarray) -> Problem:
+    """Some of the examples, and nothing known of their mean."""
+    unknown: dict[str, Any] = dict.fromkeys(("minimizer", "minimum", "smoothness", "strong_convexity", "hessian"))
+    chosen = {name: jax.tree.map(lambda leaf: leaf[rows], getattr(problem, name)) for name in ("data", "weights")}
+    return dataclasses.replace(problem, **unknown, **chosen)
+
+
+def _standardized_by(problem: Problem, rows: np.ndarray) -> Problem:
+    """The problem in columns that are standardized by some of their rows."""
+    features, target = problem.data
+    has_ones = isinstance(problem.evaluate, models.Linear) and problem.evaluate.intercept
+    ones, columns = np.split(features, [int(has_ones)], axis=1)
+    return dataclasses.replace(problem, data=(np.concatenate([ones, data.standardized(columns, rows)], axis=1), target))
+
+
+def _positive(name: str, value: Any, *, or_zero: bool = False) -> Any:
+    """A number above 0, or one that is being traced."""
+    if isinstance(value, Tracer):
+        return value
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "iuf" or not (0 < array < np.inf or (or_zero and array == 0)):
+        raise InputError(f"{name}={value} is not allowed: it is a number, {'0 or more' if or_zero else 'above 0'}.")
+    return float(array)
+
+
+def _robust_losses() -> dict[str, Callable[..., Array]]:
+    return {name: loss for name, loss in vars(losses).items() if inspect.isfunction(loss) and loss is not losses.logistic}
+
+
 def _robust_loss(name: str, constants: dict[str, Any]) -> Callable[..., Array]:
-    known = {name: loss for name, loss in vars(losses).items() if inspect.isfunction(loss) and loss is not losses.logistic}
+    known = _robust_losses()
     if name not in known:
         raise unknown_name("loss", name, known)
-    allowed = [
-        number for number, parameter in inspect.signature(known[name]).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    for number, value in constants.items():
+    allowed = _keywords(known[name])
+    for number in constants:
         if number not in allowed:
             raise unknown_name(f"number of loss {name}", number, allowed)
-        if not isinstance(value, Tracer) and not 0 < value < np.inf:
-            raise InputError(f"{number}={value} is not allowed: it is a number above 0.")
     return known[name]
 
 
-def _robust_truth(loss: Callable[..., Array], features: Any, target: Any, constants: dict[str, Any]) -> dict[str, Any]:
+def _robust_truth(
+    loss: Callable[..., Array], features: Any, target: Any, constants: dict[str, Any], *, intercept: bool = True
+) -> dict[str, Any]:
     """Minimize in coordinates in which the features are orthogonal; JAX computes it on the host too, in 64 bits."""
     traced, kinked = _module(features, target, constants) is jnp, loss in (losses.absolute, losses.laplace_nll)
     if traced and kinked:
@@ -589,14 +714,25 @@ def _robust_truth(loss: Callable[..., Array], features: Any, target: Any, consta
     return truth if traced else jax.tree.map(np.asarray, truth)
 
 
-def _logistic_truth(features: np.ndarray, target: np.ndarray, ridge: float, penalty: np.ndarray) -> dict[str, Any]:
+def _logistic_truth(features: np.ndarray, target: np.ndarray, constants: dict[str, Any], *, intercept: bool) -> dict[str, Any]:
+    """The bound on the curvature; and what a ridge lets be known."""
+    if len(np.unique(target)) < 2:
+        raise InputError(f"all {len(target)} examples to learn from are of one class: hold out fewer of them, or others.")
+    ridge = constants.get("ridge", 0.0)
+    penalty = np.full(features.shape[1], 2.0 * ridge)
+    penalty[: int(intercept)] = 0.0
+    bound = {"smoothness": np.linalg.eigvalsh(features.T @ features / len(target))[-1] / 4.0 + 2.0 * ridge}
+    return bound | (_by_newton(features, target, penalty) if ridge > 0 else {})
+
+
+def _by_newton(features: np.ndarray, target: np.ndarray, penalty: np.ndarray) -> dict[str, Any]:
     """Minimize by Newton's method, halving a step that would raise the objective."""
 
     def objective(theta: np.ndarray) -> float:
         return float(np.mean(np.logaddexp(0.0, -target * (features @ theta))) + 0.5 * penalty @ theta**2)
 
     def derivatives(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        probability = 1.0 / (1.0 + np.exp(target * (features @ theta)))  # of being classed wrongly
+        probability = np.exp(-np.logaddexp(0.0, target * (features @ theta)))  # of being classed wrongly
         gradient = -features.T @ (target * probability) / len(target) + penalty * theta
         curvature = features.T @ ((probability * (1 - probability))[:, None] * features) / len(target)
         return gradient, curvature + np.diag(penalty)

@@ -7,8 +7,11 @@ its last record, so arrays are never ragged, and the work ends when no run of a 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -251,7 +254,7 @@ def early_stopping(
     patience: int = 10,
     min_delta: float = 0.0,
     restore_best: bool = True,
-    plateau: Plateau | None = None,
+    plateau: Plateau | Mapping[str, Any] | None = None,
 ) -> EarlyStopping:
     """Stop after `patience` records without a loss below the best by more than `min_delta`, and leave the best iterate.
 
@@ -263,15 +266,58 @@ def early_stopping(
     restore_best
         Whether the parameters left are those of the best record (they are in Keras' `restore_best_weights`), or the last.
     plateau
-        How the learning rate falls when the loss does not.
+        How the learning rate falls when the loss does not: a `Plateau`, or its numbers by name.
     """
     data = None if held_out is None else held_out.data
     if data is not None and not jax.tree.leaves(data):
         raise InputError(f"{held_out.name if held_out else held_out} has no examples to hold out: it is no mean over examples.")
-    smallest = _number("min_delta", min_delta)
+    if not isinstance(restore_best, bool | np.bool_):
+        raise InputError(f"restore_best={restore_best} is not allowed: it is true or false.")
     return EarlyStopping(
-        patience=whole("patience", patience), min_delta=smallest, held_out=data, plateau=plateau, restore_best=bool(restore_best)
+        patience=whole("patience", patience),
+        min_delta=_number("min_delta", min_delta),
+        held_out=data,
+        plateau=plateau if plateau is None or isinstance(plateau, Plateau) else _plateau(plateau),
+        restore_best=bool(restore_best),
     )
+
+
+RULES: tuple[Callable[..., Rule], ...] = (notebook, repaired, early_stopping)
+
+
+def named(name: str, *, held_out: Problem | None = None, also: Sequence[str] = (), **numbers: Any) -> Rule:
+    """Build a rule by name from its plain numbers.
+
+    Parameters
+    ----------
+    held_out
+        The examples that the rule is to monitor, for one that can.
+    also
+        Names that whoever asks has a use for, to be listed among those that are allowed.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or number, and for held-out examples that the rule has no use for.
+
+    >>> described(named("notebook", patience=3))
+    'Notebook(tolerance=1e-06, patience=3)'
+    """
+    known = {build.__name__: build for build in RULES}
+    if name not in known:
+        raise unknown_name("stopping rule", str(name), known)
+    allowed = inspect.signature(known[name]).parameters
+    for number in numbers:
+        if number not in allowed or number == "held_out":
+            raise unknown_name(f"number of stopping rule {name}", number, {*allowed, *also} - {"held_out"})
+    if held_out is None:
+        return known[name](**numbers)
+    if "held_out" not in allowed:
+        watching = " or ".join(rule for rule, build in known.items() if "held_out" in inspect.signature(build).parameters)
+        raise InputError(
+            f"stopping rule {name} looks at the objective and at no held-out examples: leave validation away, or use {watching}."
+        )
+    return known[name](held_out, **numbers)
 
 
 def resolve(stop: str | Rule | None) -> Rule | None:
@@ -280,16 +326,29 @@ def resolve(stop: str | Rule | None) -> Rule | None:
         return stop  # pyright: ignore[reportReturnType]
     if not isinstance(stop, str):
         raise InputError(f"stop={stop!r} is not allowed: it is a rule of gdjax.stopping, or the name of one.")
-    named = {build.__name__: build for build in (notebook, repaired, early_stopping)}
-    if stop not in named:
-        raise unknown_name("stopping rule", stop, named)
-    return named[stop]()
+    return named(stop)
 
 
 def described(rule: Rule) -> str:
-    """The rule in one line, its held-out examples left away."""
+    """The rule in one line, of its held-out examples how many they are."""
     numbers = {name: value for name, value in vars(rule).items() if name not in ("held_out", "weights") and value is not None}
+    held = jax.tree.leaves(getattr(rule, "held_out", None))
+    numbers |= {"held_out": len(held[0])} if held else {}
     return f"{type(rule).__name__}({', '.join(f'{name}={value}' for name, value in numbers.items())})"
+
+
+def _plateau(numbers: Any) -> Plateau:
+    allowed = [field.name for field in fields(Plateau)]
+    if not isinstance(numbers, Mapping):
+        raise InputError(f"plateau={numbers} is not allowed: it is numbers by name, of {', '.join(allowed)}.")
+    for number in numbers:
+        if number not in allowed:
+            raise unknown_name("number of plateau", str(number), allowed)
+    checks: dict[str, Callable[[str, Any], Any]] = {"patience": functools.partial(whole, least=0)}
+    plateau = Plateau(**{name: checks.get(name, _number)(f"plateau.{name}", value) for name, value in numbers.items()})
+    if plateau.factor >= 1:
+        raise InputError(f"plateau.factor={plateau.factor} is not allowed: it is below 1, for the rate to fall.")
+    return plateau
 
 
 def _number(name: str, value: Any) -> float:

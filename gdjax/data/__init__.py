@@ -18,7 +18,7 @@ from gdjax.data.binary import npz, parquet
 from gdjax.data.files import FilePath
 from gdjax.data.frames import Column, Columns
 from gdjax.data.sets import breast_cancer, diabetes, digits, iris, linnerud, openml, wine
-from gdjax.data.table import Table, standardize
+from gdjax.data.table import Table, standardize, standardized
 from gdjax.data.text import MAX_DENSE_BYTES, csv, svmlight
 from gdjax.records import InputError, unknown_name
 
@@ -41,6 +41,7 @@ __all__ = [
     "read",
     "readers",
     "standardize",
+    "standardized",
     "svmlight",
     "wine",
 ]

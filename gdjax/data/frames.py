@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdjax.data.names import listed, nearest
-from gdjax.data.table import Table, checked
+from gdjax.data.table import Table, checked, numbered
 from gdjax.records import InputError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ Columns = Sequence[Column] | Column | None
 TRUTH = {"true": 1.0, "false": 0.0}
 
 
-def from_frame(frame: pd.DataFrame, *, target: Column | None, features: Columns, where: str, source: str) -> Table:
-    """The chosen columns of a data frame as numbers; `where` names the data in messages."""
+def from_frame(frame: pd.DataFrame, *, target: Column | None, features: Columns, labels: bool = False, where: str, source: str) -> Table:
+    """The chosen columns of a data frame as numbers, with `labels` a target of text too; `where` names the data in messages."""
     names = _column_names(frame, where)
     if target is None:
         raise InputError(
@@ -38,6 +38,10 @@ def from_frame(frame: pd.DataFrame, *, target: Column | None, features: Columns,
     if not len(frame):
         raise InputError(f"{where} has columns but no rows of data.")
     columns = {j: _numbers(frame.iloc[:, j]) for j in [*chosen, aim]}
+    class_names: tuple[str, ...] = ()
+    if labels and columns[aim][1] is not None:
+        values, class_names = numbered(_texts(frame.iloc[:, aim]))
+        columns[aim] = values, None
     for j, (_, bad) in columns.items():
         if bad is not None:
             raise _not_numeric(frame, j, bad, is_target=j == aim, where=where)
@@ -48,6 +52,7 @@ def from_frame(frame: pd.DataFrame, *, target: Column | None, features: Columns,
         target_name=names[aim],
         where=where,
         source=source,
+        class_names=class_names,
     )
 
 
@@ -100,6 +105,11 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, int | None]:
     return np.array(values, dtype=np.float64), None
 
 
+def _texts(column: pd.Series) -> list[str | None]:
+    """A column as text, None where a value is missing."""
+    return [None if absent else str(value).strip() for value, absent in zip(column, column.isna(), strict=True)]
+
+
 def number(value: Any) -> float | None:
     """`value` as a number, or None where it is none."""
     if isinstance(value, str):
@@ -120,7 +130,7 @@ def _not_numeric(frame: pd.DataFrame, position: int, row: int, *, is_target: boo
     comma = " (if that is a decimal comma, csv reads it with decimal=',')" if re.fullmatch(r"[-+]?\d*,\d+", text) else ""
     numeric = [name for j, name in enumerate(names) if j != position and _numbers(frame.iloc[:, j])[1] is None]
     instead = (
-        "choose another target (problem.target on the command line)"
+        "choose another target (problem.target on the command line), or tell two classes of text apart by problem.loss=logistic"
         if is_target
         else "leave it out by naming the columns to use in features (problem.features on the command line)"
     )

@@ -11,10 +11,12 @@ from gdjax.data.table import Table
 from gdjax.records import InputError
 
 
-def openml(dataset: str, *, target: Column | None = None, features: Columns = None, version: str | int = "active") -> Table:
+def openml(
+    dataset: str, *, target: Column | None = None, features: Columns = None, version: str | int = "active", labels: bool = False
+) -> Table:
     """Fetch a data set from openml.org, once: scikit-learn keeps a copy in its data folder.
 
-    `target` is the one that OpenML names unless given.
+    `target` is the one that OpenML names unless given; with `labels` one of text names classes, as in `csv`.
     """
     from sklearn import datasets
 
@@ -32,7 +34,7 @@ def openml(dataset: str, *, target: Column | None = None, features: Columns = No
     if target is None and len(bunch.target_names) == 1:
         target = bunch.target_names[0]
     source = f"openml: {dataset}, version {bunch.details['version']}"
-    return from_frame(bunch.frame, target=target, features=features, where=where, source=source)
+    return from_frame(bunch.frame, target=target, features=features, labels=labels, where=where, source=source)
 
 
 def diabetes(*, features: Columns = None) -> Table:

@@ -35,12 +35,14 @@ def csv(
     delimiter: str | None = None,
     decimal: str = ".",
     header: bool = True,
+    labels: bool = False,
 ) -> Table:
     """Read a text file with a row an example, also compressed (.gz, .bz2, .xz).
 
     The delimiter (comma, semicolon, tab, bar or spaces) is the one that splits the first line most, unless given. With
     `header=False` the first row is data and the columns are called 0, 1, 2, ... A nameless first column is a row index, as pandas
-    and R write it, and is left out; so is a nameless column that is empty.
+    and R write it, and is left out; so is a nameless column that is empty. With `labels` a target of text names classes: it becomes 0,
+    1, .. in the order of their names.
     """
     file = existing(path)
     with reading(file, "text"):
@@ -49,7 +51,7 @@ def csv(
         frame = _csv_frame(file, delimiter, decimal, header)
     if header:
         _refuse_numbers_as_header(frame, target, file)
-    return from_frame(frame, target=target, features=features, where=str(file), source=f"csv: {file.name}")
+    return from_frame(frame, target=target, features=features, labels=labels, where=str(file), source=f"csv: {file.name}")
 
 
 def svmlight(path: FilePath) -> Table:
