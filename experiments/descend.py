@@ -87,6 +87,8 @@ def check(results: xr.Dataset, problem: Problem) -> list[Finding]:
 
 def draw(results: xr.Dataset, problem: Problem) -> dict[str, Figure]:
     """The runs, and what theory says of them."""
-    note = f"data: {problem.name}, n = {problem.num_examples}; {results.attrs['method']}, {results.attrs['sampler'].replace('_', ' ')}."
+    numbers = "".join(f", {name} {float(value):g}" for name, value in problem.constants.items() if np.ndim(value) == 0)
+    how = f"{results.attrs['method']}, {results.attrs['sampler'].replace('_', ' ')}"
+    note = f"data: {problem.name}{numbers}, n = {problem.num_examples}; {how}."
     y = "suboptimality" if problem.minimum is not None else "objective"
     return {"descend": figures.convergence(results, y=y, theory=True, problem=problem, note=note)}

@@ -239,10 +239,13 @@ def _rule(plain: dict[str, Any]) -> stopping.Rule | None:
 
 
 def _final_objective(results: xr.Dataset | xr.DataTree) -> np.ndarray | None:
-    """Where each run ended; infinite where it diverged. None for an experiment that is several sweeps."""
+    """The objective of what each run left; infinite where it diverged. None for an experiment that is several sweeps."""
     if "objective" not in results:
         return None
-    return results["objective"].isel(step=-1).where(results["diverged_at"] < 0, np.inf).values
+    objective = results["objective"]
+    best = results.get("best_step")  # where a rule keeps the best iterate
+    left = objective.isel(step=-1) if best is None else objective.sel(step=best.clip(min=0)).drop_vars("step")
+    return left.where(results["diverged_at"] < 0, np.inf).values
 
 
 def _rate(key: str, value: Any) -> float:

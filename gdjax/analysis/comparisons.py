@@ -81,8 +81,11 @@ def averages_to(dataset: xr.Dataset, mean: xr.DataArray, what: str, source: str)
 
 
 def stalls_at(dataset: xr.Dataset, floor: xr.DataArray, what: str, source: str) -> list[Finding]:
-    """Mean curves that are seen to stall do so at the predicted level, within a fifth of it and what chance allows."""
-    if dataset.sizes.get("seed", 1) < FEWEST_SEEDS:
+    """Mean curves that are seen to stall do so at the predicted level, within a fifth of it and what chance allows.
+
+    Nothing is said of a few seeds, nor of runs that a rule may stop.
+    """
+    if dataset.sizes.get("seed", 1) < FEWEST_SEEDS or "stopped_at" in dataset:
         return []
     parts = [dataset] if "batch_size" not in dataset.dims else [dataset.sel(batch_size=batch) for batch in dataset.batch_size.values]
     beyond = [_beyond_floor(part, floor.sel(batch_size=part.batch_size) if len(parts) > 1 else floor) for part in parts]
@@ -143,7 +146,8 @@ def stays_under(dataset: xr.Dataset, bound: xr.DataArray, what: str, source: str
 
 def ends_as_steep(dataset: xr.Dataset, slope: xr.DataArray, what: str, source: str) -> list[Finding]:
     """Fitted factors a step are the predicted one within their intervals, of curves that are seen near the minimizer."""
-    values, fit = dataset.suboptimality, fit_rate(dataset)
+    values = _own_steps(dataset)
+    fit = fit_rate(values.assign_attrs(dataset.attrs))
     begun = values.sel(step=fit.first_step.fillna(0.0), method="nearest")
     usable = (fit.status == "linear") & (begun < LOCAL * values.isel(step=0))
     length = float(slope.step[-1] - slope.step[0])
@@ -183,10 +187,16 @@ def stays_below(dataset: xr.Dataset, edge: xr.DataArray, what: str, source: str)
 
 def _side_by_side(dataset: xr.Dataset, predicted: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     """Measured and predicted suboptimality with all dimensions, steps last; NaN after a rule has stopped a run."""
-    whole = dataset.suboptimality.reset_coords(drop=True).transpose(..., "step")
-    if "stopped_at" in dataset:
-        whole = whole.where((dataset.stopped_at < 0) | (whole.step <= dataset.stopped_at)).transpose(..., "step")
+    whole = _own_steps(dataset).reset_coords(drop=True).transpose(..., "step")
     return whole.values, predicted.reset_coords(drop=True).broadcast_like(whole).transpose(*whole.dims).values
+
+
+def _own_steps(dataset: xr.Dataset) -> xr.DataArray:
+    """The suboptimality, NaN after a rule has stopped a run."""
+    values = dataset.suboptimality
+    if "stopped_at" not in dataset:
+        return values
+    return values.where((dataset.stopped_at < 0) | (values.step <= dataset.stopped_at)).transpose(*values.dims)
 
 
 JUDGES: dict[str, Callable[[xr.Dataset, xr.DataArray, str, str], list[Finding]]] = {

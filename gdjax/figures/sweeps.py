@@ -81,6 +81,7 @@ def convergence(
     InputError
         For a problem that the sweep was not about.
     """
+    dataset = _until_all_ended(dataset)
     values = dataset[y].assign_coords({x: dataset[x]}).fillna(np.inf)
     of_lines = _line_dimension(values)
     apart = [dim for dim in values.dims if dim not in (of_lines, "seed", "step")]
@@ -92,7 +93,8 @@ def convergence(
     middle = _middle(values, averaged)
     bounds = limits(float(np.max(values.isel(step=0))), middle.values)
     edges = _Edges.of(dataset, edge, theory, problem)
-    notes = [note, *_seeds_said(values, averaged, few=colors.few), *_theory_said(overlays), *edges.said(colors, choices)]
+    notes = [note, *_seeds_said(values, averaged, few=colors.few), *_stops_said(dataset)]
+    notes += [*_theory_said(overlays), *edges.said(colors, choices)]
     if math.prod(values.sizes[dim] for dim in apart) > len(choices):
         notes.append(f"{len(choices)} of {math.prod(values.sizes[dim] for dim in apart)} combinations shown.")
     if not bool((middle <= bounds[1]).all()):
@@ -102,7 +104,8 @@ def convergence(
     drawn, panels = _canvas(columns, choices, " ".join(filter(None, notes)))
     kept = list(panels.ravel()[: len(choices)])
     for panel, choice, overlay in zip(kept, choices, overlays, strict=True):
-        _draw_lines(panel, values.sel(choice), middle.sel(choice), of_lines, colors, lines, overlay, x=x, bounds=bounds)
+        stopped = dataset.stopped_at.sel(choice) if "stopped_at" in dataset else None
+        _draw_lines(panel, values.sel(choice), middle.sel(choice), stopped, of_lines, colors, lines, overlay, x=x, bounds=bounds)
         panel.set_title(", ".join([*(f"{_name(str(dim))} {value:g}" for dim, value in choice.items()), *edges.of_panel(choice)]))
         panel.set(yscale="log", ylim=bounds)
         panel.set(xscale=scale, xlim=_span(middle, x, bounds[1], scale))
@@ -115,6 +118,13 @@ def convergence(
     for panel in panels[:, 0]:
         panel.set_ylabel(LABELS.get(y, y))
     return drawn
+
+
+def _until_all_ended(dataset: xr.Dataset) -> xr.Dataset:
+    """Without the records after the last run has been stopped, where a rule has stopped all."""
+    if "stopped_at" not in dataset or not bool((dataset.stopped_at >= 0).all()):
+        return dataset
+    return dataset.sel(step=slice(None, int(dataset.stopped_at.max())))
 
 
 def _canvas(columns: int, choices: list[Any], note: str) -> tuple[Figure, np.ndarray]:
@@ -206,6 +216,7 @@ def _draw_lines(
     axes: Axes,
     values: xr.DataArray,
     middle: xr.DataArray,
+    stopped: xr.DataArray | None,
     of_lines: str | None,
     colors: _Colors,
     lines: np.ndarray,
@@ -218,12 +229,26 @@ def _draw_lines(
     for index in lines:
         line, center = (_own(part, of_lines, index) for part in (values, middle))
         color, across = colors.of(float(colors.numbers[index])), line[x].values
+        going = slice(None)
+        if stopped is not None:
+            going = _draw_stop(axes, _at(stopped, of_lines, index).values.ravel(), center, across, bounds=bounds, color=color)
         if "seed" in line.dims and colors.few:
-            ends = np.quantile(line.transpose("seed", ...), [0.1, 0.9], axis=0, method="nearest")
-            axes.fill_between(across, *np.clip(ends, 0.1 * bounds[0], 10 * bounds[1]), color=color, alpha=0.18, linewidth=0)
-        trajectory(axes, across, center.values, bounds=bounds, color=color, **width)
+            ends = np.quantile(line.transpose("seed", ...), [0.1, 0.9], axis=0, method="nearest")[:, going]
+            axes.fill_between(across[going], *np.clip(ends, 0.1 * bounds[0], 10 * bounds[1]), color=color, alpha=0.18, linewidth=0)
+        trajectory(axes, across[going], center.values[going], bounds=bounds, color=color, **width)
     for said in overlay:
         _draw_prediction(axes, said, middle, of_lines, colors, lines, x=x, bounds=bounds)
+
+
+def _draw_stop(axes: Axes, stops: np.ndarray, line: xr.DataArray, across: np.ndarray, *, bounds: Any, color: Any) -> slice:
+    """A cross where the rule stopped a run, or half of those seeds that it stopped; gives the records up to where all had stopped."""
+    fired = stops[stops >= 0]
+    if not fired.size:
+        return slice(None)
+    middle, last = (min(int(np.searchsorted(line.step.values, at)), len(across) - 1) for at in (np.median(fired), fired.max()))
+    if bounds[0] < line.values[middle] <= bounds[1]:
+        axes.plot(across[middle], line.values[middle], "x", color=color, markersize=5, mew=1.3, clip_on=False, zorder=4)
+    return slice(last + 1 if fired.size == stops.size else None)
 
 
 def _draw_prediction(
@@ -245,9 +270,13 @@ def _draw_prediction(
             dashed(axes, across[: last + 1], np.minimum(heights[: last + 1], top), bounds=bounds, **stroke)
 
 
+def _at(values: xr.DataArray, of_lines: str | None, index: int) -> xr.DataArray:
+    return values if of_lines is None else values.isel({of_lines: index})
+
+
 def _own(values: xr.DataArray, of_lines: str | None, index: int) -> xr.DataArray:
     """One line, up to the last step that it took: a run of fewer steps than others keeps its last values after that."""
-    line = values if of_lines is None else values.isel({of_lines: index})
+    line = _at(values, of_lines, index)
     epoch = line.coords.get("epoch")
     return line if epoch is None or epoch.ndim != 1 else line.isel(step=slice(1 + int(np.argmax(epoch.values >= epoch.values[-1]))))
 
@@ -292,6 +321,18 @@ def _seeds_said(values: xr.DataArray, averaged: bool, *, few: bool) -> list[str]
     if "seed" not in values.dims:
         return []
     return [f"{'Mean' if averaged else 'Median'} of {values.sizes['seed']} seeds" + (", band: 10 % to 90 % quantile." if few else ".")]
+
+
+def _stops_said(dataset: xr.Dataset) -> list[str]:
+    """How many runs the rule stopped; crosses are where."""
+    if "stopped_at" not in dataset:
+        return []
+    stops, rule = dataset.stopped_at, dataset.attrs.get("stop", "the rule")
+    fired = int((stops >= 0).sum())
+    if not fired:
+        return [f"No run was stopped by {rule}."]
+    many = f", {fired} of {stops.size} runs" if stops.size > 1 else ""
+    return [f"Cross: stopped by {rule}{many}{' (median over seeds)' if 'seed' in stops.dims else ''}."]
 
 
 def _theory_said(overlays: list[list[Prediction]]) -> list[str]:
