@@ -49,7 +49,9 @@ def run(
         Rates in units of the smallest batch's own mean-square limit, where it is known, else of 2 / L: eta / edge.
     """
     if not theory.is_quadratic(problem):
-        raise InputError(f"experiment batch_size is about least squares and other quadratics, which {problem.name} is not.")
+        raise InputError(
+            f"experiment batch_size is about least squares and other quadratics, which {problem.name} is not: see experiment=descend."
+        )
     n = problem.num_examples
     if n < 2:
         raise InputError(f"experiment batch_size draws batches out of examples, of which {problem.name} has none to choose from.")

@@ -66,7 +66,9 @@ def run(
         By default 4 and 16, where there are more examples than that.
     """
     if not theory.is_quadratic(problem):
-        raise InputError(f"experiment learning_rate is about least squares and other quadratics, which {problem.name} is not.")
+        raise InputError(
+            f"experiment learning_rate is about least squares and other quadratics, which {problem.name} is not: see experiment=descend."
+        )
     edge = theory.stability_edge(problem.smoothness)
     marked = [] if learning_rate is None else several("learning_rate", learning_rate)
     coarse = np.geomspace(LOWEST, HIGHEST, whole("num_rates", num_rates, least=2)) * edge

@@ -69,6 +69,11 @@ def main() -> None:
         hydra.main(config_path=str(config_folder()), config_name="config", **_hydra_defaults())(task)()
     except Mistake as mistake:
         statuses.append(_complain(mistake))
+    except ValueError as mistake:
+        if "Config group override" not in str(mistake):
+            raise
+        said = "experiment, problem, method and stop are chosen by name, e.g. stop=none: null and numbers are no names."
+        statuses.append(_complain(InputError(said)))
     finally:  # a job that failed takes nothing from the others
         application.report()
     sys.exit(max([*statuses, *application.statuses], default=HOLDS))
@@ -235,7 +240,7 @@ def _rule(plain: dict[str, Any]) -> stopping.Rule | None:
         key, value = next(iter(given.items()))
         rules = ", ".join(rule.__name__ for rule in stopping.RULES)
         raise InputError(f"stop.{key}={value} is given, and no rule: name one too, stop.name=... of {rules}.")
-    return None if name is None else stopping.named(name, held_out=_parts(plain)[1], also=SPLIT, **numbers)
+    return None if name is None else stopping.named(name, numbers, held_out=_parts(plain)[1], also=SPLIT)
 
 
 def _final_objective(results: xr.Dataset | xr.DataTree) -> np.ndarray | None:

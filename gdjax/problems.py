@@ -628,7 +628,7 @@ def _warn_collinear(rank: int, features: np.ndarray) -> None:
 def _numbers_of_loss(loss: str) -> dict[str, str]:
     """What the builder of a loss may be told, by the names that they have among a data set's options."""
     known = _robust_losses() | BY_LOSS
-    if loss not in known:
+    if str(loss) not in known:
         raise unknown_name("loss", str(loss), known)
     return {f"loss_{name}" if name in inspect.signature(from_file).parameters else name: name for name in _keywords(known[loss])}
 

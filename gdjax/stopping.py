@@ -285,7 +285,7 @@ def early_stopping(
 RULES: tuple[Callable[..., Rule], ...] = (notebook, repaired, early_stopping)
 
 
-def named(name: str, *, held_out: Problem | None = None, also: Sequence[str] = (), **numbers: Any) -> Rule:
+def named(name: str, numbers: Mapping[str, Any] | None = None, *, held_out: Problem | None = None, also: Sequence[str] = ()) -> Rule:
     """Build a rule by name from its plain numbers.
 
     Parameters
@@ -300,24 +300,24 @@ def named(name: str, *, held_out: Problem | None = None, also: Sequence[str] = (
     InputError
         For an unknown name or number, and for held-out examples that the rule has no use for.
 
-    >>> described(named("notebook", patience=3))
+    >>> described(named("notebook", {"patience": 3}))
     'Notebook(tolerance=1e-06, patience=3)'
     """
     known = {build.__name__: build for build in RULES}
-    if name not in known:
+    if str(name) not in known:
         raise unknown_name("stopping rule", str(name), known)
-    allowed = inspect.signature(known[name]).parameters
-    for number in numbers:
+    allowed, given = inspect.signature(known[name]).parameters, dict(numbers or {})
+    for number in given:
         if number not in allowed or number == "held_out":
             raise unknown_name(f"number of stopping rule {name}", number, {*allowed, *also} - {"held_out"})
     if held_out is None:
-        return known[name](**numbers)
+        return known[name](**given)
     if "held_out" not in allowed:
         watching = " or ".join(rule for rule, build in known.items() if "held_out" in inspect.signature(build).parameters)
         raise InputError(
             f"stopping rule {name} looks at the objective and at no held-out examples: leave validation away, or use {watching}."
         )
-    return known[name](held_out, **numbers)
+    return known[name](held_out, **given)
 
 
 def resolve(stop: str | Rule | None) -> Rule | None:
