@@ -627,7 +627,7 @@ def _warn_collinear(rank: int, features: np.ndarray) -> None:
 
 def _numbers_of_loss(loss: str) -> dict[str, str]:
     """What the builder of a loss may be told, by the names that they have among a data set's options."""
-    known = _robust_losses() | BY_LOSS
+    known = _losses()
     if str(loss) not in known:
         raise unknown_name("loss", str(loss), known)
     return {f"loss_{name}" if name in inspect.signature(from_file).parameters else name: name for name in _keywords(known[loss])}
@@ -635,7 +635,7 @@ def _numbers_of_loss(loss: str) -> dict[str, str]:
 
 def _no_option(option: str, kind: str, loss: str, allowed: list[str]) -> InputError:
     """Say that a data set with that loss has no such option, and which losses have."""
-    others = [other for other in _robust_losses() | BY_LOSS if option in _numbers_of_loss(other)]
+    others = [other for other in _losses() if option in _numbers_of_loss(other)]
     if not others:
         return unknown_name(f"option of problem {kind} with loss {loss}", option, allowed)
     return InputError(
@@ -684,6 +684,11 @@ def _positive(name: str, value: Any, *, or_zero: bool = False) -> Any:
 
 def _robust_losses() -> dict[str, Callable[..., Array]]:
     return {name: loss for name, loss in vars(losses).items() if inspect.isfunction(loss) and loss is not losses.logistic}
+
+
+def _losses() -> dict[str, Callable[..., Any]]:
+    """What takes each loss's numbers, by its name."""
+    return _robust_losses() | BY_LOSS
 
 
 def _robust_loss(name: str, constants: dict[str, Any]) -> Callable[..., Array]:
@@ -741,7 +746,8 @@ def _by_newton(features: np.ndarray, target: np.ndarray, penalty: np.ndarray) ->
     for _ in range(100):
         gradient, hessian = derivatives(theta)
         step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
-        while objective(theta - step) > objective(theta) and np.abs(step).max() > 1e-16 * (1 + np.abs(theta).max()):
+        highest = objective(theta) * (1.0 + 8.0 * np.finfo(float).eps)  # near the end an objective differs by its rounding alone
+        while objective(theta - step) > highest and np.abs(step).max() > 1e-16 * (1 + np.abs(theta).max()):
             step = step / 2
         theta = theta - step
         if np.abs(step).max() <= 1e-15 * (1 + np.abs(theta).max()):

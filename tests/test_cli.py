@@ -82,6 +82,27 @@ def test_one_run_takes_the_methods_own_numbers(in_process, tmp_path):
     assert float(opened.epoch[-1]) == 3.0
 
 
+def test_a_classification_stops_early_on_examples_that_are_held_out(in_process, tmp_path):
+    rng = np.random.default_rng(0)
+    age = rng.uniform(20.0, 80.0, size=50)
+    bought = np.where(age + 20.0 * rng.normal(size=50) > 50.0, "yes", "no")
+    (tmp_path / "people.csv").write_text("age,bought\n" + "".join(f"{a},{b}\n" for a, b in zip(age, bought, strict=True)))
+    data = ["problem=csv", "problem.path=people.csv", "problem.target=bought", "problem.loss=logistic", "problem.ridge=0.01"]
+    rule = ["stop.name=early_stopping", "stop.patience=4", "stop.validation=0.2", "problem.scale=standardize"]
+    status, _, err = in_process("experiment=descend", *data, *rule, "sampler=full", "learning_rate=2.0", "hydra.run.dir=out")
+    assert (status, err) == (0, "")
+    opened = gdjax.open_results(tmp_path / "out")
+    problem = gdjax.problems.named("csv", path=tmp_path / "people.csv", target="bought", loss="logistic", ridge=0.01, scale="standardize")
+    train, held_out = gdjax.problems.split(problem, 0.2, standardized=True)
+    assert (opened.attrs["num_examples"], opened.attrs["minimum"]) == (40, pytest.approx(float(train.minimum), rel=1e-12))
+    assert "patience=4" in opened.attrs["stop"]
+    assert "held_out=10" in opened.attrs["stop"]
+    assert int(opened.stopped_at) - int(opened.best_step) == 4
+    by_hand = gdjax.sweep(train, sampler="full", num_steps=400, learning_rate=2.0, stop=gdjax.stopping.early_stopping(held_out, patience=4))
+    assert (int(by_hand.stopped_at), int(by_hand.best_step)) == (int(opened.stopped_at), int(opened.best_step))
+    np.testing.assert_array_equal(opened.params, by_hand.params)  # the same program on the same numbers
+
+
 def test_a_multirun_runs_every_job(in_process, tmp_path):
     status, _, _ = in_process("-m", "experiment=descend", "learning_rate=0.001,0.01", "num_steps=20", "hydra.sweep.dir=many")
     assert status == 0
@@ -120,6 +141,23 @@ MISTAKES = {
     "experiment=descend method.name=adam method.bb1=0.5": ["'bb1'", "Did you mean 'b1'?"],
     "experiment=descend precision=float16": ["float32 or float64"],
     "method=adam": ["leave method away"],
+    "problem=csv problem.path=text.csv problem.target=a problem.loss=logistic": ["about least squares", "see experiment=descend"],
+    "experiment=descend problem=csv problem.path=text.csv problem.target=a problem.loss=logistc": ["Did you mean 'logistic'?"],
+    "experiment=descend problem=csv problem.path=text.csv problem.target=a": ["'a'", "problem.loss=logistic"],
+    "experiment=descend problem=csv problem.path=data.csv problem.target=y problem.loss=logistic": ["'y' of csv: data.csv has 3: 1, 3, 4."],
+    "experiment=descend problem=csv problem.path=data.csv problem.target=y problem.dleta=1": ["Did you mean 'delta'?"],
+    "experiment=descend problem=csv problem.path=data.csv problem.target=y problem.delta=1": ["problem.delta goes with problem.loss=huber"],
+    "experiment=descend stop=early_stoping": ["unknown stop: 'early_stoping'", "Did you mean 'early_stopping'?"],
+    "experiment=descend stop.name=early_stoping": ["unknown stopping rule: 'early_stoping'", "Did you mean 'early_stopping'?"],
+    "experiment=descend stop.name=early_stopping stop.validatoin=0.2": ["Did you mean 'validation'?"],
+    "experiment=descend stop.name=early_stopping stop.validation=20": ["validation=20 is not allowed", "share"],
+    "experiment=descend stop.name=early_stopping stop.validation=0.2 stop.seed=a": ["stop.seed=a is not allowed"],
+    "experiment=descend stop.name=notebook stop.validation=0.2": ["leave validation away, or use early_stopping"],
+    "experiment=descend stop.patience=3": ["stop.patience=3 is given, and no rule", "early_stopping"],
+    "experiment=descend stop.name=repaired stop.patience=0": ["patience=0 is not allowed"],
+    "experiment=descend problem=designed_spectrum stop.name=early_stopping stop.validation=0.2": ["has no examples to hold out"],
+    "experiment=descend stop=null": ["chosen by name", "stop=none"],
+    "stop.name=notebook": ["leave stop away"],
     "learning_rate=[0.1": ["can't read the override"],
 }
 

@@ -143,6 +143,34 @@ def test_a_tilde_is_the_home_folder(write, monkeypatch):
     assert data.csv("~/houses.csv", target="y").target == [2]
 
 
+# Labels
+
+
+class TestLabels:
+    """A target of text names classes where the reader is told so."""
+
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_are_numbered_in_the_order_of_their_names(self, tmp_path, kind):
+        frame = pd.DataFrame({"area": [1.0, 2.0, 3.0], "sold": ["yes", " no", "yes"]})
+        getattr(frame, f"to_{kind}")(tmp_path / "d", index=False)
+        table = data.read(kind, path=tmp_path / "d", target="sold", labels=True)
+        assert_holds(table, [[1], [2], [3]], [1, 0, 1], ("area",))
+        assert table.class_names == ("no", "yes")
+
+    def test_of_an_npz_file_are_an_array_of_text(self, tmp_path):
+        np.savez(tmp_path / "d.npz", X=X, y=np.array(["b", "a", "c", "a"]))
+        table = data.npz(tmp_path / "d.npz", labels=True)
+        assert (table.target.tolist(), table.class_names) == ([1.0, 0.0, 2.0, 0.0], ("a", "b", "c"))
+        assert "not numeric" in mistake(data.npz, tmp_path / "d.npz")
+
+    def test_that_are_numbers_stay_what_they_are(self, write):
+        table = data.csv(write("a,y\n1,-1\n2,1\n"), target="y", labels=True)
+        assert (table.target.tolist(), table.class_names) == ([-1.0, 1.0], ())
+
+    def test_that_are_missing_are_refused_as_numbers_are(self, write):
+        assert "1 of 3 values is missing" in mistake(data.csv, write("a,y\n1,no\n2,\n3,yes\n"), target="y", labels=True)
+
+
 # What a CSV file may look like
 
 

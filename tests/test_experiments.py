@@ -1,6 +1,7 @@
 """Every experiment at a small size: its findings hold, what it saves comes back, its figures draw."""
 
 import functools
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 import experiments
 import gdjax
 from experiments import batch_size, learning_rate
-from gdjax import cli, problems, store
+from gdjax import cli, problems, stopping, store
 from gdjax.records import InputError
 from gdjax.sweep import sweep
 
@@ -98,6 +99,13 @@ def test_every_setting_of_an_experiment_is_one_that_it_takes(name):
 def test_an_experiment_that_brings_its_own_problem_says_so_in_its_configuration(name):
     settings = OmegaConf.load(Path(cli.config_folder()) / "experiment" / f"{name}.yaml")
     assert ({"override /problem": "none"} in settings.get("defaults", [])) != EXPERIMENTS[name].takes_problem
+
+
+def test_every_stopping_rule_has_a_configuration_with_its_numbers():
+    built = {rule.__name__: set(inspect.signature(rule).parameters) for rule in stopping.RULES}
+    settings = {path.stem: set(OmegaConf.load(path)) - {"name"} for path in (cli.config_folder() / "stop").glob("*.yaml")}
+    held = {name: set(cli.SPLIT) if "held_out" in numbers else set() for name, numbers in built.items()}
+    assert settings == {name: numbers - {"held_out"} | held[name] for name, numbers in built.items()} | {"none": set()}
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

@@ -130,6 +130,25 @@ class TestConvergence:
         assert [len(axes.collections) for axes in drawn.axes] == [2, 2]
         assert "Median of 5 seeds" in drawn.get_supxlabel()
 
+    def test_crosses_are_where_a_rule_stopped_runs(self):
+        ds = runs(learning_rate=3).assign(stopped_at=("learning_rate", [3, -1, 2])).assign_attrs(stop="Rule(patience=1)")
+        drawn = figures.convergence(ds)
+        (axes,) = drawn.axes
+        crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
+        assert [float(line.get_xdata()[0]) for line in crosses] == [3.0, 2.0]
+        assert [float(line.get_ydata()[0]) for line in crosses] == [float(ds.suboptimality[0, 3]), float(ds.suboptimality[2, 2])]
+        assert sorted(len(line.get_xdata()) for line in axes.get_lines() if line not in crosses) == [3, 4, 5]
+        assert "Cross: stopped by Rule(patience=1), 2 of 3 runs." in drawn.get_supxlabel().replace("\n", " ")
+
+    def test_where_all_are_stopped_the_panel_ends_with_the_last(self):
+        ds = runs(learning_rate=2, seed=3).assign(stopped_at=(("learning_rate", "seed"), [[1, 2, 2], [3, 1, 1]]))
+        drawn = figures.convergence(ds)
+        crosses = [line for line in drawn.axes[0].get_lines() if line.get_marker() == "x"]
+        assert [float(line.get_xdata()[0]) for line in crosses] == [2.0, 1.0]  # medians over the seeds
+        assert max(line.get_xdata().max() for line in drawn.axes[0].get_lines()) == 3.0
+        assert "(median over seeds)" in drawn.get_supxlabel().replace("\n", " ")
+        assert "No run was stopped" in figures.convergence(ds.assign(stopped_at=ds.stopped_at * 0 - 1)).get_supxlabel()
+
     def test_without_rates_the_longest_dimension_is_coloured(self):
         drawn = figures.convergence(runs(batch_size=2, momentum=3))
         assert [axes.get_title() for axes in drawn.axes] == ["batch size 1", "batch size 2"]

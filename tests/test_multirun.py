@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 
 import gdjax
 from experiments.descend import draw
-from gdjax import cli
+from gdjax import cli, program
 
 RATES, SEEDS = (0.001, 0.02, 0.5), (3, 7)
 PRODUCT = ["learning_rate=0.001,0.02,0.5", "seed=3,7", "batch_size=8"]
@@ -184,6 +184,28 @@ class TestSeveralMethods:
             "method.nesterov=True": True, "method.nesterov=False": False
         }  # fmt: skip
 
+    def test_a_loss_s_and_a_rule_s_numbers_are_groups_of_one_program(self, run, monkeypatch):
+        compiled = []
+        compile_one = program._compile
+        monkeypatch.setattr(program, "_programs", {})
+        monkeypatch.setattr(program, "_compile", lambda lowered: compiled.append(lowered) or compile_one(lowered))
+        data = ["problem=diabetes", "problem.features=[bmi,bp]", "problem.scale=standardize", "problem.loss=huber", "sampler=full"]
+        rule = ["stop.name=early_stopping", "stop.validation=0.25", "stop.patience=2,4"]
+        assert run.many(*data, *rule, "problem.delta=20,60", "learning_rate=0.5,0.9") == 0
+        results = run.opened("many")
+        assert set(results.children) == {f"stop.patience={p},problem.delta={d}" for p in (2, 4) for d in (20, 60)}
+        assert len(compiled) == 2  # where runs begin, and how they go on
+        assert len({child.attrs["minimum"] for child in results.children.values()}) == 2
+        for child in results.children.values():
+            assert child.stopped_at.dims == ("learning_rate",)
+        one = results["stop.patience=4,problem.delta=60"].to_dataset()
+        single = [override.split(",")[0] for override in rule[:2]]
+        alone = run.alone(*data, *single, "stop.patience=4", "problem.delta=60", "learning_rate=0.9")
+        same(one.sel(learning_rate=0.9), alone)
+        assert int(one.stopped_at.sel(learning_rate=0.9)) == int(alone.stopped_at)
+        last = [float(row["objective"]) for row in jobs_of(run.folder / "many")][-1]
+        assert last == pytest.approx(float(alone.objective.sel(step=int(alone.best_step))), rel=1e-12)
+
     def test_a_group_that_fails_leaves_the_others(self, run, monkeypatch):
         sweep = cli.sweep
 
@@ -309,6 +331,8 @@ MISTAKES = {
     "batch_size=8,81": ["job 1 (", "batch_size=81): ", "batch_size=81 is not allowed", "n = 80"],
     "method.name=adam,addam": ["job 1 (", "method.name=addam): ", "unknown method: 'addam'. Did you mean 'adam'?"],
     "method=adam method.b1=0.5,0.9 method.bb1=0.5": ["'bb1'", "Did you mean 'b1'?"],
+    "stop.name=early_stopping stop.patience=3,0": ["job 1 (", "stop.patience=0): ", "patience=0 is not allowed"],
+    "problem=diabetes problem.loss=huber problem.delta=1,-1": ["job 1 (", "problem.delta=-1): ", "delta=-1 is not allowed"],
     "num_steps=10,0": ["job 1 (", "num_steps=0): ", "num_steps=0 is not allowed"],
     "learning_rate=range(0,0)": ["learning_rate=range(0,0)", "no value"],
     "problem=notebook_line,csv": ["job 1 (", "problem=csv): ", "problem.path"],

@@ -289,6 +289,22 @@ def test_a_run_is_judged_until_a_rule_stops_it(notebook):
     assert kinds(sweep(notebook, sampler="full", num_steps=20, learning_rate=0.01, stop=falling)) == []
 
 
+def stopped_at_record(ds, place):
+    """The sweep as a rule would have left it that stops all runs at one record."""
+    held = ds.suboptimality.isel(step=np.minimum(np.arange(ds.sizes["step"]), place)).assign_coords(step=ds.step)
+    return ds.assign(suboptimality=held, stopped_at=xr.full_like(ds.diverged_at, int(ds.step[place])))
+
+
+def test_where_a_rule_stops_runs_is_taken_for_no_level_and_no_rate(right):
+    ds, problem = right["reshuffled"]
+    assert "the reshuffled floor" in findings(ds, problem)
+    assert "the reshuffled floor" not in findings(stopped_at_record(ds, 100), problem)
+    ds, problem = right["convex"]
+    said = findings(stopped_at_record(ds, 400), problem)
+    assert said["slope at x*"].holds
+    assert said["slope at x*"].measured == pytest.approx(findings(ds.isel(step=slice(401)), problem)["slope at x*"].measured)
+
+
 def test_few_seeds_are_not_judged(notebook):
     ds = sweep(notebook, sampler="with_replacement", num_steps=200, seed=range(4), learning_rate=0.005)
     assert [finding.kind for finding in descend.check(ds, notebook)] == ["at_least"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import gdjax
-from gdjax import problems
+from gdjax import cli, problems
 from tests import reference
 from tests.conftest import random_data
 
@@ -445,6 +447,16 @@ class TestNamed:
             ("notebook_lin", {}, "'notebook_line'"),
             ("random_linear", {"nois": 0.1}, "'noise'"),
             ("diabetes", {"scale": "standardise"}, "standardize"),
+            ("diabetes", {"loss": "hubber"}, "Did you mean 'huber'?"),
+            ("diabetes", {"loss": ["huber"]}, "unknown loss"),
+            ("diabetes", {"loss": "huber", "dleta": 1.0}, "Did you mean 'delta'?"),
+            ("diabetes", {"delta": 1.0}, "problem.delta goes with problem.loss=huber, and the loss is squared_error"),
+            ("diabetes", {"loss": "logistic", "hessian": True}, "problem.hessian goes with problem.loss=squared_error"),
+            ("diabetes", {"loss": "huber", "delta": "abc"}, "delta=abc is not allowed"),
+            ("breast_cancer", {"loss": "logistic", "ridge": True}, "ridge=True is not allowed"),
+            ("diabetes", {"intercept": "maybe"}, "problem.intercept='maybe' is not allowed"),
+            ("iris", {"loss": "logistic"}, "tells two classes apart, and 'target' of scikit-learn: iris has 3: 0, 1, 2."),
+            ("diabetes", {"loss": "logistic"}, "has 214: 25, 31, 37, 39, 40, .."),
         ],
     )
     def test_a_typo_is_refused_with_the_nearest_name(self, name, options, said, mistake):
@@ -528,3 +540,110 @@ class TestMlpClassification:
         assert problem.name == "mlp on scikit-learn: iris"
         np.testing.assert_allclose(problem.data[0].std(axis=0), 1.0, rtol=1e-12)
         assert np.unique(problem.data[1]).tolist() == [0, 1]  # of the first 100 rows
+
+
+LOSSES = {
+    "least_squares": lambda X, y: problems.least_squares(X, y),
+    "no intercept, no Hessian": lambda X, y: problems.least_squares(X, y, False, hessian=False),
+    "huber": lambda X, y: problems.robust_regression(X, y, "huber", delta=0.4),
+    "absolute": lambda X, y: problems.robust_regression(X, y, "absolute"),
+    "logistic": lambda X, y: problems.logistic(X, y > 1.0, ridge=0.1),
+    "logistic, no intercept": lambda X, y: problems.logistic(X, y > 1.0, False, ridge=0.1),
+    "logistic, no ridge": lambda X, y: problems.logistic(X, y > 1.0),
+}
+
+
+class TestLossOfADataSet:
+    """A data set's problem is its loss's builder on its columns."""
+
+    @pytest.fixture
+    def people(self, tmp_path):
+        X, y = random_data(30, 2)
+        table = pd.DataFrame({"height": X[:, 0], "age": X[:, 1], "size": y, "member": np.where(y > 1.0, "yes", "no")})
+        table.to_csv(tmp_path / "people.csv", index=False)
+        return X, y, {"path": tmp_path / "people.csv", "features": ["height", "age"]}
+
+    @pytest.mark.parametrize("scale", ["none", "standardize"])
+    def test_logistic_takes_classes_that_are_text(self, people, scale):
+        X, y, options = people
+        problem = problems.named("csv", target="member", loss="logistic", ridge=0.1, scale=scale, **options)
+        direct = problems.logistic(X if scale == "none" else standardised(X), y > 1.0, ridge=0.1)
+        np.testing.assert_array_equal(problem.data[1], direct.data[1])
+        np.testing.assert_allclose(problem.minimizer, direct.minimizer, rtol=1e-10)  # columns from another rounding
+        assert (problem.name, problem.parameter_names) == ("csv: people.csv, logistic", ("b", "height", "age"))
+
+    @pytest.mark.parametrize(
+        ("loss", "options", "constants"),
+        [("huber", {"delta": 1}, {"delta": 1.0}), ("student_t", {"degrees": 4, "loss_scale": 0.5}, {"degrees": 4.0, "scale": 0.5})],
+    )
+    def test_a_robust_loss_takes_its_own_numbers(self, people, loss, options, constants):
+        X, y, file = people
+        problem = problems.named("csv", target="size", loss=loss, intercept=False, **options, **file)
+        direct = problems.robust_regression(X, y, loss, intercept=False, **constants)
+        assert problem.constants == constants
+        assert [type(value) for value in problem.constants.values()] == [float] * len(constants)  # 1 and 1.0 are one program
+        np.testing.assert_array_equal(problem.minimizer, direct.minimizer)
+
+    def test_every_option_of_a_loss_has_a_place_in_the_configuration(self):
+        settings = set(OmegaConf.load(cli.config_folder() / "data_set.yaml"))
+        assert settings == {"scale", "intercept", "loss"}.union(*(problems._numbers_of_loss(loss) for loss in problems._losses()))
+
+
+class TestSplit:
+    """Training problem and held-out examples are the problem's own, once each."""
+
+    @pytest.mark.parametrize("kind", LOSSES)
+    def test_some_of_the_examples_are_the_problem_built_on_them(self, kind):
+        X, y = random_data(30, 2)
+        rows = np.arange(3, 28)
+        part, direct = problems.restricted(LOSSES[kind](X, y), rows), LOSSES[kind](X[rows], y[rows])
+        assert jax.tree.structure(part) == jax.tree.structure(direct)
+        jax.tree.map(np.testing.assert_array_equal, part, direct)
+
+    def test_of_another_loss_nothing_is_known(self):
+        X, y = random_data(20, 2)
+        problem = problems.from_loss(squared_loss, (X, y), {"b": 0, "w": np.zeros(2)}, minimum=0.1, smoothness=3.0)
+        train, held_out = problems.split(problem, 0.25)
+        assert (train.num_examples, held_out.num_examples, train.minimum, train.smoothness) == (15, 5, None, None)
+
+    def test_a_network_s_columns_are_standardized_anew_too(self):
+        network = problems.named("mlp_classification", data="iris", hidden=2)
+        train, held_out = problems.split(network, 0.2, standardized=True)
+        np.testing.assert_allclose(train.data[0].std(axis=0), 1.0, rtol=1e-12)
+        assert (train.data[0].shape, held_out.data[0].shape) == ((120, 4), (30, 4))
+
+    def test_every_example_is_on_one_side(self, notebook):
+        train, held_out = problems.split(notebook, 0.2, seed=3)
+        assert (train.num_examples, held_out.num_examples) == (64, 16)
+        together = np.concatenate([train.data[1], held_out.data[1]])
+        np.testing.assert_array_equal(np.sort(together), np.sort(notebook.data[1]))
+        np.testing.assert_array_equal(problems.split(notebook, 0.2, seed=3)[1].data[1], held_out.data[1])
+        assert set(problems.split(notebook, 0.2, seed=4)[1].data[1]) != set(held_out.data[1])
+        assert held_out.minimum is None
+
+    @pytest.mark.filterwarnings("ignore:the columns of X are collinear")
+    @pytest.mark.parametrize(("share", "held"), [(1e-9, 1), (0.5, 40), (1 - 1e-9, 79)])
+    def test_some_are_left_on_both_sides(self, share, held):
+        _, held_out = problems.split(problems.page_data(num_examples=80), share)
+        assert held_out.num_examples == held
+
+    def test_columns_are_standardized_by_what_is_not_held_out(self):
+        X, y = random_data(30, 2)
+        raw = problems.least_squares(X * 50.0 + 7.0, y)
+        train, held_out = problems.split(problems.least_squares(standardised(X * 50.0 + 7.0), y), 0.3, standardized=True)
+        for part, here in zip((train, held_out), problems.split(raw, 0.3), strict=True):
+            own = problems.split(raw, 0.3)[0].data[0][:, 1:]
+            expected = (here.data[0][:, 1:] - own.mean(axis=0)) / own.std(axis=0)
+            np.testing.assert_allclose(part.data[0], np.column_stack([np.ones(len(expected)), expected]), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(train.minimum, problems.split(raw, 0.3)[0].minimum, rtol=1e-10)  # least squares knows no scale
+
+    @pytest.mark.parametrize("share", [0, 1, 1.5, -0.1, "much", True, np.nan, None])
+    def test_a_share_is_between_0_and_1(self, share, notebook, mistake):
+        assert f"validation={share} is not allowed" in mistake(problems.split, notebook, share)
+
+    def test_what_is_no_mean_has_nothing_to_hold_out(self, mistake):
+        assert "designed_spectrum has no examples to hold out" in mistake(problems.split, problems.designed_spectrum([1.0]), 0.2)
+
+    def test_one_class_is_not_enough_to_learn_from(self, mistake):
+        problem = problems.logistic(np.arange(8.0), np.arange(8) == 7, ridge=0.1)
+        assert "are of one class" in mistake(problems.restricted, problem, np.arange(4))

@@ -333,3 +333,37 @@ class TestRefusals:
         message = mistake(gdjax.sweep, small, method="prodigy", num_steps=3, stop=stop)
         assert "learning_rate" in message
         assert mistake(gdjax.sweep.__globals__["check"], small, method="prodigy", num_steps=3, stop=stop) == message
+
+
+class TestNamed:
+    """Rules by name, with plain numbers."""
+
+    def test_a_rule_is_its_builder_s(self):
+        assert stopping.described(stopping.named("repaired", {"rtol": 0.1})) == stopping.described(stopping.repaired(rtol=0.1))
+        plateau = stopping.named("early_stopping", {"plateau": {"factor": 0.1, "patience": 2}}).plateau
+        assert (plateau.factor, plateau.patience, plateau.threshold) == (0.1, 2, stopping.Plateau().threshold)
+
+    def test_what_is_held_out_is_counted_where_the_rule_is_described(self):
+        rule = stopping.named("early_stopping", {"patience": 3}, held_out=held_out())
+        assert stopping.described(rule) == "EarlyStopping(patience=3, min_delta=0.0, restore_best=True, held_out=12)"
+
+    @pytest.mark.parametrize(
+        ("name", "numbers", "said"),
+        [
+            ("early_stoping", {}, "Did you mean 'early_stopping'?"),
+            (["notebook"], {}, "unknown stopping rule"),
+            ("notebook", {"rtol": 0.1}, "unknown number of stopping rule notebook: 'rtol'. Allowed: patience, seed, tolerance."),
+            ("early_stopping", {"held_out": 1}, "unknown number of stopping rule early_stopping: 'held_out'"),
+            ("early_stopping", {"patience": "ten"}, "patience=ten is not allowed"),
+            ("early_stopping", {"restore_best": "maybe"}, "restore_best=maybe is not allowed: it is true or false"),
+            ("early_stopping", {"plateau": 0.5}, "numbers by name, of factor, patience, threshold, smallest"),
+            ("early_stopping", {"plateau": {"factr": 0.5}}, "Did you mean 'factor'?"),
+            ("early_stopping", {"plateau": {"factor": 1}}, "it is below 1"),
+            ("early_stopping", {"plateau": {"patience": 0.5}}, "plateau.patience=0.5 is not allowed"),
+        ],
+    )
+    def test_a_mistake_is_named(self, name, numbers, said, mistake):
+        assert said in mistake(stopping.named, name, numbers, also=["seed"])
+
+    def test_a_rule_without_a_use_for_held_out_examples_says_which_has(self, mistake):
+        assert "or use early_stopping" in mistake(stopping.named, "repaired", held_out=held_out())
