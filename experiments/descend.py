@@ -10,6 +10,7 @@ Sweep
     None: one rate, one batch size, one seed. `gdjax -m experiment=descend learning_rate=0.001,0.01 seed='range(0,10)'` sweeps it.
 Expect
     One curve (or a sweep's), with theory's strokes beside it, and the stability edge on the scale of the rates.
+    Where a rule stops runs, a cross, and theory speaks of them up to there.
 Command
     gdjax experiment=descend learning_rate=0.01
 """
