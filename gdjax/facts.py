@@ -18,6 +18,9 @@ MOST_MODES = 128
 CONVEX = (losses.squared_error, losses.huber, losses.logistic, losses.gaussian_nll)
 """Losses of a prediction that are convex in it, and smooth."""
 
+WAVY = (losses.student_t, losses.bisquare)
+"""Losses that are not convex: the minimum that is known is the one near Huber's estimate, and another may be lower."""
+
 _kept: weakref.WeakKeyDictionary[Problem, tuple[np.ndarray, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
@@ -40,6 +43,12 @@ def facts(problem: Problem, start: PyTree = None) -> dict[str, Any]:
     if jax.tree.structure(begin) == jax.tree.structure(0.0) and np.ndim(begin) == 1 and np.size(begin) <= MOST_MODES:
         found |= {"start": np.asarray(begin, dtype=float).tolist()} | _modes(problem, begin)
     return found
+
+
+def lowest(problem: Problem) -> float | None:
+    """What f is known to be nowhere lower than: the problem's minimum, if there is but one."""
+    wavy = isinstance(problem.evaluate, models.Linear) and problem.evaluate.loss in WAVY
+    return None if problem.minimum is None or wavy else float(problem.minimum)
 
 
 def _convexity(problem: Problem) -> dict[str, bool]:

@@ -305,6 +305,16 @@ def test_where_a_rule_stops_runs_is_taken_for_no_level_and_no_rate(right):
     assert said["slope at x*"].measured == pytest.approx(findings(ds.isel(step=slice(13)), problem)["slope at x*"].measured)
 
 
+def test_a_minimum_beside_a_lower_one_is_not_called_the_lowest():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=60)
+    y = np.repeat([0.0, 8.0, 14.0], [25, 20, 15]) + 0.05 * rng.normal(size=60)  # Huber's estimate is near the second of three levels
+    problem = problems.robust_regression(X, y, "bisquare", cutoff=1.0)
+    ds = sweep(problem, sampler="full", num_steps=300, learning_rate=0.5 / float(problem.smoothness))
+    assert float(ds.objective.min()) < float(problem.minimum)
+    assert descend.check(ds, problem) == []
+
+
 def test_few_seeds_are_not_judged(notebook):
     ds = sweep(notebook, sampler="with_replacement", num_steps=200, seed=range(4), learning_rate=0.005)
     assert [finding.kind for finding in descend.check(ds, notebook)] == ["at_least"]
