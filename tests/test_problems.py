@@ -11,6 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import gdjax
 from gdjax import cli, problems
+from gdjax.problems import by_name
 from tests import reference
 from tests.conftest import random_data
 
@@ -586,7 +587,7 @@ class TestLossOfADataSet:
 
     def test_every_option_of_a_loss_has_a_place_in_the_configuration(self):
         settings = set(OmegaConf.load(cli.config_folder() / "data_set.yaml"))
-        assert settings == {"scale", "intercept", "loss"}.union(*(problems._numbers_of_loss(loss) for loss in problems._losses()))
+        assert settings == {"scale", "intercept", "loss"}.union(*(by_name.numbers_of_loss(loss) for loss in by_name.all_losses()))
 
 
 class TestSplit:
