@@ -346,6 +346,15 @@ def _warnings_in_one_line(console: Console) -> Iterator[None]:
 
 
 def _say(name: str, findings: list[Finding], folder: Path) -> None:
+    console = Console()
+    if findings:
+        console.print(_table(name, findings))
+    else:
+        console.print(f"findings of {name}: none, since nothing is known of this problem that they could be judged by.", soft_wrap=True)
+    console.print(f"results: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
+
+
+def _table(name: str, findings: list[Finding]) -> Table:
     table = Table("claim", "predicted", "measured", "tolerance", "holds", title=f"findings of {name}", title_justify="left")
     sign = {"equal": "", "at_most": "≤ ", "at_least": "≥ "}
     for finding in findings:
@@ -353,6 +362,4 @@ def _say(name: str, findings: list[Finding], folder: Path) -> None:
         table.add_row(
             finding.claim, f"{sign[finding.kind]}{finding.predicted:.6g}", f"{finding.measured:.6g}", f"{finding.tolerance:.2g}", verdict
         )
-    console = Console()
-    console.print(table)
-    console.print(f"results: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
+    return table

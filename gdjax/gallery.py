@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import re
@@ -24,7 +25,7 @@ BEGIN, END = "<!-- texts -->", "<!-- /texts -->"
 SIGN = {"equal": "", "at_most": "≤ ", "at_least": "≥ "}
 
 NAME = r"\b(?:van der |van |de |d')?[A-Z][a-zà-ž]+(?:-?[A-Z][a-z]+)*"
-NUMBER = r"(?:part II, )?(?:Thm|Cor\.|Prop\.|Algorithm|equation|section|chapter|appendix) (?:[A-Z]|\d+)(?:\.\d+)*"
+NUMBER = r"(?:part II, )?(?:Thm|Lemma|Cor\.|Prop\.|Algorithm|equation|section|chapter|appendix) (?:[A-Z]|\d+)(?:\.\d+)*"
 CITATION = re.compile(rf"({NAME}(?:, {NAME})*(?: and {NAME}| et al\.)?) \(?(\d{{4}})\b((?:\)?(?:[,;]| and) (?:proof of )?{NUMBER})*)")
 """Author(s), year, and the numbers of what is meant in that work."""
 
@@ -231,4 +232,5 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Write results/README.md and the README's table anew from results/.").parse_args()
     write(Path(__file__).resolve().parents[1])

@@ -45,6 +45,17 @@ class Results(NamedTuple):
     best_step: Int[np.ndarray, "members streams lanes"] | None = None  # where it keeps the best iterate
 
 
+class Runs(NamedTuple):
+    """What the runs of a block are made of, on its way into a program."""
+
+    problem: Problem | None  # None where the recipe builds one for each member
+    start: PyTree | None  # where other than at the problem's own
+    members: dict[str, Any]  # the numbers that problems are built from, an entry a member
+    numbers: dict[str, Any]  # of the method and the problem, a row for each stream or one for all
+    own: PyTree  # a stream's own fields of the problem and the rule
+    rule: Rule | None
+
+
 def run(grid: Grid, recipe: Recipe, *, budget: int, observer: Observer) -> Results:
     """Run every run of the grid in blocks that take at most `budget` bytes together."""
     workers = _num_workers()
@@ -81,16 +92,7 @@ def go_on(grid: Grid, recipe: Recipe, *, observer: Observer, before: tuple[PyTre
 
 
 def _program(
-    recipe: Recipe,
-    problem: Problem | None,
-    start: PyTree | None,
-    members: dict[str, jax.Array],
-    numbers: dict[str, jax.Array],
-    own: PyTree,
-    rule: Rule | None,
-    indices: jax.Array | None,
-    schedule: Schedule,
-    progress: Progress | None,
+    recipe: Recipe, runs: Runs, indices: jax.Array | None, schedule: Schedule, progress: Progress | None
 ) -> tuple[Progress, Trajectory]:
     """A block: one problem's lanes, mapped over streams, mapped over members."""
     mapped: list[str] = []
@@ -103,45 +105,35 @@ def _program(
         flat = [leaf.reshape(-1, recipe.width) for leaf in jax.tree.leaves(trajectory.params)]
         return progress, trajectory._replace(params=jnp.concatenate(flat))
 
-    return _over_runs(one, mapped, (recipe, problem, start, members, numbers, own, rule), indices, progress)
+    return _over_runs(one, mapped, recipe, runs, indices, progress)
 
 
-def _beginning(
-    recipe: Recipe,
-    problem: Problem | None,
-    start: PyTree | None,
-    members: dict[str, jax.Array],
-    numbers: dict[str, jax.Array],
-    own: PyTree,
-    rule: Rule | None,
-    streams: jax.Array,
-) -> Progress:
+def _beginning(recipe: Recipe, runs: Runs, streams: jax.Array) -> Progress:
     """Where the runs of a block begin that may end early: apart, so that the first steps and those that follow are one program."""
 
     def one(problem: Problem, numbers: Any, rule: Rule | None, _: Any, progress: None) -> Progress:
         return begin(problem, recipe.method, numbers, recipe.width, full=recipe.sampler is None, rule=rule)
 
-    return _over_runs(one, [], (recipe, problem, start, members, numbers, own, rule), streams, None)
+    return _over_runs(one, [], recipe, runs, streams, None)
 
 
-def _over_runs(one: Callable[..., Any], mapped: list[str], block: tuple[Any, ...], indices: Any, progress: Any) -> Any:
+def _over_runs(one: Callable[..., Any], mapped: list[str], recipe: Recipe, runs: Runs, indices: Any, progress: Any) -> Any:
     """Map `one` over a block's streams and over its members; the names of what is mapped are kept in `mapped`."""
-    recipe, problem, start, members, numbers, own, rule = block
 
     def member(members: dict[str, jax.Array], progress: Any) -> Any:
-        built: Any = problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
-        if start is not None:
-            built = replace(built, start=start)
-        different = {name: column for name, column in numbers.items() if len(column) > 1}  # of each stream
-        shared = {name: column[0] for name, column in numbers.items() if len(column) == 1}
+        built: Any = runs.problem if recipe.build is None else _cast(_trimmed(recipe.build(**members), recipe), recipe.dtype)
+        if runs.start is not None:
+            built = replace(built, start=runs.start)
+        different = {name: column for name, column in runs.numbers.items() if len(column) > 1}  # of each stream
+        shared = {name: column[0] for name, column in runs.numbers.items() if len(column) == 1}
 
         def stream(different: Any, indices: Any, own: Any, progress: Any) -> Any:
-            given, ruled, numbers = _stream_s(recipe, built, rule, own, shared | different)
+            given, ruled, numbers = _stream_s(recipe, built, runs.rule, own, shared | different)
             return one(given, numbers, ruled, indices, progress)
 
-        return _mapped(stream, mapped, "streams", different, indices, own, progress)
+        return _mapped(stream, mapped, "streams", different, indices, runs.own, progress)
 
-    return _mapped(member, mapped, "members", members, progress)
+    return _mapped(member, mapped, "members", runs.members, progress)
 
 
 def _stream_s(recipe: Recipe, problem: Problem, rule: Any, own: Any, numbers: dict[str, Any]) -> tuple[Problem, Any, dict[str, Any]]:
@@ -176,14 +168,14 @@ def _execute(
     progress, parts = None, []
     with precision(block.recipe.dtype):
         members, numbers, start, own = _cast((members, numbers, grid.start, own), block.recipe.dtype)
-        runs = (problem, start, members, numbers, own, rule)
+        runs = Runs(problem, start, members, numbers, own, rule)
         if rule is not None:
-            progress = _called(_beginning, block.recipe, (*runs, np.zeros(block.shape[1], np.int32)), observer)
+            progress = _called(_beginning, block.recipe, (runs, np.zeros(block.shape[1], np.int32)), observer)
             if before is not None:
                 state = jax.tree.unflatten(jax.tree.structure(progress.state), before[1])
                 progress = progress._replace(lanes=before[0], state=state)
         for schedule, indices in _segments(block, grid):
-            progress, part = _called(_program, block.recipe, (*runs, indices, schedule, progress), observer)
+            progress, part = _called(_program, block.recipe, (runs, indices, schedule, progress), observer)
             parts.append(jax.tree.map(np.asarray, part))
             if progress.watch is not None and np.asarray(progress.watch.ended).all():
                 break
