@@ -2,11 +2,12 @@
 
 Claim
     With lambda_i = i^-a and lambda_i c_i^2 = i^-b gradient descent falls as t^-xi, xi = (b - 1) / a; Nesterov's method as t^(-2 xi) below
-    xi = 3/2 and only as t^-(xi + 3/2) above, about 3/2 as the sum of both; Brakhage's nu-method as t^(-2 xi) throughout.
+    xi = 3/2 and only as t^-(xi + 3/2) above; Brakhage's nu-method as t^(-2 xi) throughout.
 Theory
     f = (1/2a) int lambda^(xi - 1) P_t(lambda)^2 d lambda near lambda = 0, with P_t an exponential, a damped Bessel function J_1, and the
-    Bessel function J_(2 nu - 1/2): exponents and constants are Gamma functions (Velikanov and Yarotsky 2021; Cunha et al. 2022). The
-    spectrum of a square random matrix (Marchenko and Pastur) has xi = 3/2 from an isotropic start.
+    Bessel function J_(2 nu - 1/2): exponents and constants are Gamma functions (Velikanov and Yarotsky 2021; Cunha et al. 2022). About
+    xi = 3/2 both of Nesterov's powers count, and at 3/2 their poles leave a logarithm. The spectrum of a square random matrix (Marchenko
+    and Pastur) has xi = 3/2 from an isotropic start.
 Sweep
     xi x steps for each method. Sums over i = 1, 2, .. are integrals over u = ln i: cut off at some i they would give other exponents.
 Expect

@@ -351,3 +351,7 @@ NOISY_QUADRATIC = {
     (1.5, 256, 0.0): {0: 3.7427354302752, 10: 1.479389352917, 100: 0.46680528410157, 1000: 0.022803624597839, 10000: 0.016310974838074},
     (0.05, 16, 0.5): {0: 3.7427354302752, 10: 2.7838818132489, 100: 0.89069414077043, 1000: 0.05859113307585, 10000: 0.048429503886928},
 }
+
+# E25: x after 300,000 steps of the stream 1010, -10 x 100, which are 2,970 periods and 30 steps, at the rate 0.5 / sqrt t from x = 1/2,
+# b1 = 0.9, b2 = 0.99, moments not corrected for their bias: a loop in Python's own floats
+REDDI_STEPS, REDDI_ADAM, REDDI_AMSGRAD = 300_000, 0.9950155694702574, -0.9998356918314756
