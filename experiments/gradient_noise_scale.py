@@ -8,8 +8,8 @@ Theory
     B_noise = tr(H Sigma) / G'HG (McCandlish et al. 2018). |G|^2 and tr Sigma have unbiased estimates from two batch sizes.
     (S / S_min - 1)(E / E_min - 1) = 1 is a fit, no identity.
 Sweep
-    One step from points between the start and the minimizer x rates x batch sizes x seeds; then whole runs to a target x rates x
-    batch sizes x seeds.
+    One step from points between the start and the minimizer x rates x batch sizes x seeds, and on every example once; then whole runs
+    to a target x rates x batch sizes x seeds.
 Expect
     Parabolas in the rate, whose lowest points move left as the batch shrinks; gains of all points on one curve of B / B_noise; steps
     and examples on the hyperbola.
