@@ -35,6 +35,9 @@ STREAMS = {"C, -1, -1": np.array([3.0, -1.0, -1.0]), "1010, -10 x 100": np.appen
 NUMBERS = {"C, -1, -1": {"b1": 0.0, "b2": 0.1, "eps": 0.0}, "1010, -10 x 100": {"b1": 0.9, "b2": 0.99, "eps": 1e-8}}
 """b2 = 1 / (1 + C^2) in the theorem."""
 
+RATE = 0.5
+"""eta of the rates eta / sqrt t on both streams."""
+
 WRONG, RIGHT = "online_adam", "online_amsgrad"
 INVARIANT: dict[str, dict[str, float]] = {
     "adam": {"eps": 0.0},
@@ -143,7 +146,7 @@ def _on_a_stream(sweep: Callable[..., xr.Dataset], name: str, num_steps: int, re
             batch_size=1,
             num_steps=num_steps,
             record_every=record_every,
-            learning_rate=0.5,
+            learning_rate=RATE,
             bound=1.0,
             **NUMBERS[name],
         )
@@ -255,7 +258,7 @@ def _step_findings(first: xr.Dataset, cycle: xr.Dataset, slack: float) -> list[F
 def _theorem_findings(one: xr.Dataset) -> list[Finding]:
     regret, slopes = average_regret(one), _slopes(one)
     numbers, num_steps = NUMBERS["C, -1, -1"], len(slopes)
-    bound = theory.descending_regret(slopes, theory.amsgrad_rates(slopes, 0.5, numbers["b2"]), 2.0) / np.arange(1, num_steps + 1)
+    bound = theory.descending_regret(slopes, theory.amsgrad_rates(slopes, RATE, numbers["b2"]), 2.0) / np.arange(1, num_steps + 1)
     return [
         Finding(
             claim=f"stream 3, -1, -1: average regret of Adam (b1 = 0, b2 = 1/10) after {num_steps} steps",
@@ -292,6 +295,7 @@ def _theorem_findings(one: xr.Dataset) -> list[Finding]:
 def _figure_findings(one: xr.Dataset) -> list[Finding]:
     late = one.position.isel(step=slice(one.sizes["step"] // 2, None)).mean("step")
     steps, source = int(one.step[-1]), "Reddi et al. 2018, their first figure's stream; -1 is best"
+    slopes, numbers = STREAMS["1010, -10 x 100"], NUMBERS["1010, -10 x 100"]
     return [
         Finding(
             claim=f"stream 1010, -10 x 100: where Adam (0.9, 0.99) ends, after {steps} steps",
@@ -306,6 +310,13 @@ def _figure_findings(one: xr.Dataset) -> list[Finding]:
             measured=float(one.position.sel(rule=RIGHT)[-1]),
             tolerance=0.01,
             source=source,
+        ),
+        Finding(
+            claim=f"stream 1010, -10 x 100: how far above -1 AMSGrad is at the end of a period, after {steps} steps",
+            predicted=float(theory.amsgrad_swing(slopes, numbers["b1"], numbers["b2"])[-1]) * RATE / np.sqrt(steps),
+            measured=1.0 + float(one.position.sel(rule=RIGHT)[-1]),
+            tolerance=len(slopes) / steps,
+            source="sum of -eta m_t / sqrt(t vhat) since the last 1010 held it at -1; to a period's part of all steps",
         ),
         Finding(
             claim="stream 1010, -10 x 100: mean of x over the last half, Adam's less AMSGrad's",
@@ -431,7 +442,7 @@ def _draw_regret(axes: Axes, one: xr.Dataset) -> None:
     kept = np.unique(np.geomspace(1, regret.sizes["step"], 400).astype(int) - 1)
     for rule, label, color in ((WRONG, "Adam", figures.COLORS[1]), (RIGHT, "AMSGrad", figures.COLORS[0])):
         axes.plot(kept + 1, regret.sel(rule=rule).values[kept], color=color, label=label)
-    bound = theory.descending_regret(slopes, theory.amsgrad_rates(slopes, 0.5, NUMBERS["C, -1, -1"]["b2"]), 2.0)
+    bound = theory.descending_regret(slopes, theory.amsgrad_rates(slopes, RATE, NUMBERS["C, -1, -1"]["b2"]), 2.0)
     axes.plot(kept + 1, bound[kept] / (kept + 1), color=figures.COLORS[0], linestyle=(0, (3, 2)), linewidth=0.9)
     axes.axhline(theory.stuck_regret(STREAMS["C, -1, -1"]), color="black", linestyle=(0, (3, 2)), linewidth=0.9)
     axes.set(xscale="log", yscale="log", xlabel=figures.LABELS["step"], ylabel="average regret", title="what is lost on 3, −1, −1")

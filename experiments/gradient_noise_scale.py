@@ -8,8 +8,8 @@ Theory
     B_noise = tr(H Sigma) / G'HG (McCandlish et al. 2018). |G|^2 and tr Sigma have unbiased estimates from two batch sizes.
     (S / S_min - 1)(E / E_min - 1) = 1 is a fit, no identity.
 Sweep
-    One step from points between the start and the minimizer x rates x batch sizes x seeds; then whole runs to a target x rates x
-    batch sizes x seeds.
+    One step from points between the start and the minimizer x rates x batch sizes x seeds, and on every example once; then whole runs
+    to a target x rates x batch sizes x seeds.
 Expect
     Parabolas in the rate, whose lowest points move left as the batch shrinks; gains of all points on one curve of B / B_noise; steps
     and examples on the hyperbola.
@@ -19,16 +19,20 @@ Command
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.adaptive_methods import in_order
 from gdjax import analysis, figures
 from gdjax.records import Finding, InputError, Problem, several, whole
 from gdjax.theory import is_least_squares, noise_scale, stability_edge
@@ -42,6 +46,9 @@ RELATIVE_RATES = 2.0 ** np.arange(-7.0, 2.0)
 
 HALF, WHOLE = 6, 7
 """Places among them from which each step's parabola is known."""
+
+MOST_EXAMPLES = 1000
+"""Each of which a step is taken on, so that their mean is no sample's."""
 
 TARGET_STEPS, TARGET_SHARE = 20, 0.1
 """A run's target: what so many full steps reach at the best rate, but no lower than this part of f*."""
@@ -80,13 +87,14 @@ def run(
         raise InputError(f"batch_size={batch_size} is not allowed: this experiment compares two batch sizes or more.")
     seeds = range(whole("num_single", num_single, least=2))
     parts = [_singles(sweep, problem, share, sizes[0] if n > 3 else sizes[1], seeds) for share in shares(problem)]
-    single = xr.concat(parts, xr.IndexVariable("share", shares(problem)))
-    return xr.DataTree.from_dict(
-        {
-            "single": single,
-            "target": _runs(sweep, problem, sizes[1], whole("num_steps", num_steps), num_rates=num_rates, num_seeds=num_seeds),
-        }
-    )
+    tree = {
+        "single": xr.concat(parts, xr.IndexVariable("share", shares(problem))),
+        "target": _runs(sweep, problem, sizes[1], whole("num_steps", num_steps), num_rates=num_rates, num_seeds=num_seeds),
+    }
+    if n <= MOST_EXAMPLES:
+        every = [_every(sweep, problem, share) for share in shares(problem)]
+        tree["every"] = xr.concat(every, xr.IndexVariable("share", shares(problem)))
+    return xr.DataTree.from_dict(tree)
 
 
 def shares(problem: Problem) -> list[float]:
@@ -127,6 +135,30 @@ def _singles(sweep: Callable[..., xr.Dataset], problem: Problem, share: float, s
         .assign_coords(relative_rate=RELATIVE_RATES)
         .drop_vars(["step", "epoch"], errors="ignore")
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Turned:
+    """The problem begun at a point, its examples turned round so that `example` is the first."""
+
+    problem: Problem
+    share: float
+
+    def __call__(self, example: Any) -> Problem:
+        """The same objective, whichever comes first."""
+        data = jax.tree.map(lambda part: jnp.roll(jnp.asarray(part), -jnp.asarray(example).astype(int), axis=0), self.problem.data)
+        return dataclasses.replace(self.problem, data=data, start=_point(self.problem, self.share))
+
+
+def _every(sweep: Callable[..., xr.Dataset], problem: Problem, share: float) -> xr.Dataset:
+    """What f changes by in a step on each of the examples."""
+    places = slice(HALF, WHOLE + 1)
+    rates = RELATIVE_RATES[places] * float(_scale(problem, share).best_rate())
+    every = {"example": np.arange(problem.num_examples, dtype=float)}
+    one = sweep(Turned(problem, share), sampler=in_order, batch_size=1, num_steps=1, learning_rate=rates, **every)
+    change = (one.suboptimality.isel(step=1) - one.suboptimality.isel(step=0)).rename(learning_rate="relative_rate")
+    kept = xr.Dataset({"change": change}, attrs={"precision": one.attrs["precision"]})
+    return kept.assign_coords(relative_rate=RELATIVE_RATES[places]).drop_vars(["step", "epoch"], errors="ignore")
 
 
 def _runs(
@@ -172,6 +204,8 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
         for size in one.batch_size:
             findings += _gain_findings(one.sel(batch_size=size), scale)
         findings += _estimate_findings(one, scale)
+    if "every" in results:
+        findings.append(_every_finding(results["every"].to_dataset(), problem))
     fit = _fit(results["target"].to_dataset())
     return findings if fit is None else [*findings, _fit_finding(fit)]
 
@@ -195,8 +229,8 @@ def draw(results: xr.DataTree, problem: Problem) -> dict[str, Figure]:
 
 def _parabola(one: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """a and b of each step's change -u a + u^2 b / 2, u being the rate in units of the full gradient's best."""
-    half, full = (one.change.isel(relative_rate=place, drop=True) for place in (HALF, WHOLE))
-    u = float(one.relative_rate[HALF])
+    half, full = (one.change.sel(relative_rate=RELATIVE_RATES[place], drop=True) for place in (HALF, WHOLE))
+    u = float(RELATIVE_RATES[HALF])
     return (full - 4.0 * half) / (2.0 * u), (full - 2.0 * half) / u**2
 
 
@@ -225,6 +259,22 @@ def _gain_findings(one: xr.Dataset, scale: theory.NoiseScale) -> list[Finding]:
             source="Delta_max / (1 + B_noise / B), McCandlish et al. 2018, equation 2.7; exact on quadratics",
         ),
     ]
+
+
+def _every_finding(every: xr.Dataset, problem: Problem) -> Finding:
+    """The mean over all examples is the expectation itself."""
+    falls, bends = (part.mean("example") for part in _parabola(every))
+    scales = [_scale(problem, float(share)) for share in every.share]
+    exact = np.array([[scale.best_rate(1) / scale.best_rate(), scale.best_gain(1)] for scale in scales])
+    measured = np.stack([falls / bends, 0.5 * falls**2 / bends], axis=1)
+    return Finding(
+        claim=f"B = 1, a step on each of {every.sizes['example']} examples: largest relative deviation of best rate and gain, all points "
+        "(absolute)",
+        predicted=0.0,
+        measured=float(np.abs(measured / exact - 1.0).max()),
+        tolerance=analysis.ROUND_OFF[every.attrs["precision"]][1],
+        source="1 / (1 + B_noise) of the full gradient's, McCandlish et al. 2018; the mean over all examples is the expectation",
+    )
 
 
 def _estimate_findings(one: xr.Dataset, scale: theory.NoiseScale) -> list[Finding]:

@@ -267,10 +267,12 @@ def check(results: xr.DataTree, problem: Problem) -> list[Finding]:
     carlo, spoilt = results["monte_carlo"].to_dataset(), results["spoilt"].to_dataset()
     round_off = analysis.ROUND_OFF[carlo.attrs["precision"]][1]
     efficiencies = _efficiencies(carlo)
+    likelihoods = _likelihoods(results["matched"].to_dataset(), carlo.attrs["num_features"] + 1)
+    every = [finding for finding in (*efficiencies, *likelihoods) if "efficiency" in finding.claim]
     return [
         *efficiencies,
-        _farthest([finding for finding in efficiencies if "efficiency" in finding.claim], carlo.sizes["data_set"]),
-        *_likelihoods(results["matched"].to_dataset(), carlo.attrs["num_features"] + 1),
+        _farthest(every, carlo.sizes["data_set"]),
+        *likelihoods,
         *_settled(carlo, float(spoilt.left.max()), round_off),
     ]
 
@@ -283,7 +285,7 @@ def _farthest(efficiencies: list[Finding], number: int) -> Finding:
         predicted=1.0,
         measured=max(off, key=lambda ratio: abs(ratio - 1.0)),
         tolerance=0.04 * max(1.0, (3000.0 / number) ** 0.5),
-        source="quadrature, to 1e-8",
+        source="quadrature, to 1e-8, and Fisher's information",
     )
 
 

@@ -67,6 +67,7 @@ NOTEBOOK_PARAMS_AFTER_400 = [2.2428050970213804, 1.7414388035851427]  # N11: lea
 # N12: the notebook's own run, learning rate 0.05 for 400 updates, which diverges
 DIVERGED_PARAMS_AFTER_400 = [-4.926421493089572e153, -3.280520191597999e154]
 DIVERGED_OBJECTIVE_AFTER_1 = 856.8381349905242
+DIVERGED_LOG10_AFTER_400 = 310.576803549  # of the objective, which float64 cannot hold
 DIVERGED_NONFINITE = 6  # of the 400 losses, when squares are summed before the division by n
 
 # N13: first update whose loss is not finite, when squares are summed before the division by n
@@ -257,6 +258,7 @@ HETEROSCEDASTIC_VARIANCES = ([0.07455086732301915, 0.006252541022034687], [0.010
 # C09: asymptotic efficiencies
 HUBER_EFFICIENCY = {0.5: 0.7920531043, 1.0: 0.903124154819, 1.345: 0.950000259703, 1.5: 0.964235765316, 2.0: 0.989715589727}  # normal
 HUBER_DELTA_95 = 1.34499750851
+BISQUARE_CUTOFF_95 = 4.68506494854
 BISQUARE_EFFICIENCY = 0.949997350069  # cutoff 4.685, normal noise
 LEAST_ABSOLUTE_EFFICIENCY = 0.63661977236758  # 2 / pi, normal noise
 STUDENT_T_EFFICIENCY = {1: 0.761542433045, 3: 0.900797667455, 5: 0.941961834563, 10: 0.975615629786}  # scale 1, normal noise; by nu
@@ -298,7 +300,14 @@ PAGE_ACCUMULATED = {
 }
 PAGE_ACCUMULATED_RANGE = (0.0961203282307469, 16.037258821228235)
 # C01, learning rate 0.5: the same on the spectrum above
-SPECTRUM_ACCUMULATED = {0: 5.523282560115838, 1: 3.114418319168895, 10: 2.959242526643845, 100: 4.02913922090301, 200: 3.521903265035373}
+SPECTRUM_ACCUMULATED = {
+    0: 5.523282560115838,
+    1: 3.114418319168895,
+    10: 2.959242526643845,
+    50: 2.864856606193847,
+    100: 4.02913922090301,
+    200: 3.521903265035373,
+}
 
 # T10: stationary J - J* at 0.01 on the first 400 rows, batches of 32: with and without replacement, reshuffled (by Monte Carlo, 0.4 %)
 PAGE_FLOORS = {
@@ -315,6 +324,12 @@ RESHUFFLED_SCALAR = {  # by n and learning rate
     (50, 0.02): 0.0007950454204959463,
     (100, 0.01): 0.0003880644769356537,
     (10, 0.1): 0.00482029059853669,
+}
+INDEPENDENT_SCALAR = {  # the same with examples drawn independently
+    (50, 0.005): 0.002506265664160401,
+    (50, 0.02): 0.0101010101010101,
+    (100, 0.01): 0.005025125628140704,
+    (10, 0.1): 0.05263157894736842,
 }
 
 # C01: the spectrum's other methods
@@ -351,3 +366,7 @@ NOISY_QUADRATIC = {
     (1.5, 256, 0.0): {0: 3.7427354302752, 10: 1.479389352917, 100: 0.46680528410157, 1000: 0.022803624597839, 10000: 0.016310974838074},
     (0.05, 16, 0.5): {0: 3.7427354302752, 10: 2.7838818132489, 100: 0.89069414077043, 1000: 0.05859113307585, 10000: 0.048429503886928},
 }
+
+# E25: x after 300,000 steps of the stream 1010, -10 x 100, which are 2,970 periods and 30 steps, at the rate 0.5 / sqrt t from x = 1/2,
+# b1 = 0.9, b2 = 0.99, moments not corrected for their bias: a loop in Python's own floats
+REDDI_STEPS, REDDI_ADAM, REDDI_AMSGRAD = 300_000, 0.9950155694702574, -0.9998356918314756

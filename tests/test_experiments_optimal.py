@@ -72,6 +72,14 @@ def test_acceleration_without_its_second_phase_would_be_found(fallen, monkeypatc
     assert any("xi > 3/2: exponent" in claim for claim in lost(power_laws.check(fallen)))
 
 
+def test_three_halves_without_its_logarithm_would_be_found(monkeypatch):
+    met = power_laws.run(sweep, xi=1.5, num_steps=2000, num_nodes=2000)
+    assert lost(power_laws.check(met)) == []
+    right = float(laws.Meeting(1.5, 1.0)(2000.0))
+    monkeypatch.setitem(power_laws.LAWS, "nesterov_convex", lambda xi, a: laws.Power(3.0, right * 2000.0**3))
+    assert any("about 3/2, both powers: exponent" in claim for claim in lost(power_laws.check(met)))
+
+
 def test_chebyshev_s_bound_without_its_square_root_would_be_found(monkeypatch):
     problem = problems.notebook_line()
     results = chebyshev.run(problem, sweep, num_steps=60)

@@ -9,6 +9,7 @@ from gdjax.records import InputError
 from gdjax.sweep import sweep
 from gdjax.theory import adaptive as adaptive_theory
 from gdjax.theory import last_iterate as bounds
+from tests import reference
 from tests.test_experiments import SMALL
 
 
@@ -87,6 +88,7 @@ def test_an_estimate_that_falls_or_passes_the_distance_is_found(free):
     [
         ("first_adam_step", lambda g, rate, eps: -rate * g / np.sqrt(g**2 + eps), "first step"),
         ("adagrad_regret", lambda g, diameter: 0.1 * diameter * np.sqrt(2 * np.cumsum(g**2, axis=0)).sum(axis=1), "AdaGrad"),
+        ("amsgrad_swing", lambda slopes, b1, b2: np.full(1, 691.0 / 150.0), "how far above -1"),
         ("stuck_regret", lambda slopes: abs(float(np.mean(slopes))), "average regret of Adam"),
         ("descending_regret", lambda g, rates, diameter: 0.1 * diameter**2 / rates, "AMSGrad (b1 = 0) over its bound"),
     ],
@@ -94,6 +96,14 @@ def test_an_estimate_that_falls_or_passes_the_distance_is_found(free):
 def test_a_wrong_formula_for_adaptive_methods_is_found(adaptive, monkeypatch, name, wrong, said):
     monkeypatch.setattr(adaptive_theory, name, wrong)
     assert any(said in claim for claim in lost(adaptive_methods.check(adaptive)))
+
+
+def test_where_adam_and_amsgrad_are_30_steps_into_a_period_is_the_reference():
+    steps = reference.REDDI_STEPS
+    position = adaptive_methods._on_a_stream(sweep, "1010, -10 x 100", steps, steps).position[:, -1]
+    np.testing.assert_allclose(position, [reference.REDDI_ADAM, reference.REDDI_AMSGRAD], rtol=1e-9)
+    swing = adaptive_theory.amsgrad_swing(adaptive_methods.STREAMS["1010, -10 x 100"], 0.9, 0.99)
+    assert swing[29] * 0.5 / steps**0.5 == pytest.approx(1.0 + reference.REDDI_AMSGRAD, rel=101 / steps)
 
 
 def test_noise_of_another_variance_is_found(line, scheduled, monkeypatch):

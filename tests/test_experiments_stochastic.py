@@ -44,6 +44,9 @@ def test_a_wrong_noise_scale_would_be_found(monkeypatch):
     monkeypatch.setattr(theory.noise_scale, "least_squares", twice)
     assert claims == []
     assert sum("best rate of a step" in claim for claim in lost(gradient_noise_scale.check(results, problem))) >= 3
+    barely = lambda some, at: exact(some, at)._replace(curved_noise=(1 + 1e-6) * exact(some, at).curved_noise)  # noqa: E731
+    monkeypatch.setattr(theory.noise_scale, "least_squares", barely)
+    assert [claim.split(":")[0] for claim in lost(gradient_noise_scale.check(results, problem))] == ["B = 1, a step on each of 80 examples"]
     monkeypatch.setattr(theory.noise_scale, "least_squares", lambda some, at: exact(some, at)._replace(noise=1.5 * exact(some, at).noise))
     assert any("tr Σ" in claim for claim in lost(gradient_noise_scale.check(results, problem)))
 

@@ -31,6 +31,12 @@ def test_bisquare_s_efficiency_under_normal_noise():
     )
 
 
+def test_bisquare_s_cutoff_for_95_percent():
+    cutoff = reference.BISQUARE_CUTOFF_95
+    psi = statistics.score(losses.bisquare, cutoff=cutoff)
+    assert 1.0 / statistics.asymptotic_variance(psi, statistics.normal(), [cutoff]) == pytest.approx(0.95, rel=TABULATED)
+
+
 def test_least_absolute_s_efficiency_under_normal_noise():
     psi = statistics.score(losses.absolute)
     efficiency = 1.0 / statistics.asymptotic_variance(psi, statistics.normal())

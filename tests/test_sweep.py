@@ -89,6 +89,9 @@ class TestNotebook:
         ds = gdjax.sweep(problems.notebook_line(hessian=hessian), sampler="full", num_steps=400, record_every=1, learning_rate=0.05)
         np.testing.assert_allclose(ds.params, reference.DIVERGED_PARAMS_AFTER_400, rtol=NEAR_EXACT)
         np.testing.assert_allclose(ds.objective[1], reference.DIVERGED_OBJECTIVE_AFTER_1, rtol=NEAR_EXACT)
+        theta = ds.params.values.ravel() / 1e154  # J itself is more than float64 can hold; J* and y are nothing beside it
+        gram = 0.5 * np.asarray(problems.notebook_line().hessian)
+        assert 308.0 + np.log10(theta @ gram @ theta) == pytest.approx(reference.DIVERGED_LOG10_AFTER_400, rel=NEAR_EXACT)
 
     def test_divergence_grows_by_the_reference_s_factor(self, hessian):
         rates = list(reference.GROWTH)

@@ -33,6 +33,20 @@ class TestPowerLaws:
         wanted = 4 * gamma(3 - 2 * xi) * gamma(xi) / (a * 2 ** (3 - 2 * xi) * gamma(2 - xi) ** 2 * gamma(3 - xi))
         assert power_laws.nesterov(xi, a).constant == pytest.approx(wanted, rel=1e-12)
 
+    @pytest.mark.parametrize("xi", [1.1, 1.25, 1.5, 1.75, 1.9])
+    def test_where_both_phases_meet_they_are_the_bessel_function_s_integral(self, xi):
+        """(1/2a) int lambda^(xi - 1) (2 J_1(w) / w)^2 e^(-t lambda) d lambda, by quadrature; what is left out is of order 1 / t."""
+        a, t = 1.3, 1e4
+        u = np.linspace(np.log(1e-16), np.log(60.0 / t), 400_001)
+        w = t * np.exp(0.5 * u)
+        integral = np.sum(np.exp(xi * u - t * np.exp(u)) * (2.0 * special.j1(w) / w) ** 2) * (u[1] - u[0]) / (2.0 * a)
+        assert integral == pytest.approx(float(power_laws.Meeting(xi, a)(t)), rel=2.0 / t)
+
+    @pytest.mark.parametrize("side", [-1.0, 1.0])
+    def test_the_limit_at_three_halves_is_come_to_from_both_sides(self, side):
+        near, at = power_laws.Meeting(1.5 + 2e-6 * side, 1.0), power_laws.Meeting(1.5, 1.0)
+        assert float(near(4000.0) / at(4000.0)) == pytest.approx(1.0, abs=1e-4)  # apart by 2e-6 times some ln t
+
     def test_the_damped_phase_is_the_bessel_function_s_integral(self):
         """(1/2) int lambda^(xi - 1) (2 J_1(w) / w)^2 e^(-t lambda) d lambda at a large t, by quadrature."""
         xi, t = 2.5, 1e5

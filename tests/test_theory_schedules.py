@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import last_iterate as functions
+from experiments import schedules as compared
 from gdjax.methods import schedules
 from gdjax.theory import adaptive, last_iterate, noisy_schedules
 
@@ -81,6 +82,12 @@ def test_tuned_risks_are_the_independent_ones_and_in_their_order():
     units = risks / (100 / (2 * T))
     np.testing.assert_allclose(units, list(RISKS.values()), rtol=0.03)
     assert (np.diff(units) < 0).all()
+
+
+@pytest.mark.parametrize("name", RISKS)
+def test_at_the_best_of_the_coarse_rates_a_risk_is_the_independent_one_to_its_two_decimals(name):
+    risks = noisy_schedules.risk(compared._coarse(name, T, 100), CURVATURES, CURVATURES, np.ones(100)) / (100 / (2 * T))
+    assert risks.min() == pytest.approx(RISKS[name], abs=0.005)
 
 
 def test_a_tuned_rate_is_a_minimum():

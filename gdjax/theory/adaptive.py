@@ -78,3 +78,27 @@ def amsgrad_rates(gradients: Float[ArrayLike, " steps"], learning_rate: float, b
         v = b2 * v + (1.0 - b2) * square
         squares[step] = v
     return learning_rate / np.sqrt(np.arange(1, len(g) + 1) * np.maximum.accumulate(squares))
+
+
+def amsgrad_swing(slopes: Float[ArrayLike, " period"], b1: float, b2: float) -> Float[np.ndarray, " period"]:
+    """How far from the end -1 AMSGrad is after each loss of a period, in units of eta / sqrt t, once it has arrived: x + 1.
+
+    x <- max(-1, x - eta m_t / sqrt(t vhat)) with the periodic m_t, and with vhat at the largest v that the stream comes to: for slopes
+    whose mean is positive, which push x back against the end in every period, and a t by which a period is nothing (Reddi et al. 2018).
+
+    >>> amsgrad_swing([3.0, -1.0, -1.0], 0.0, 0.0).round(6).tolist()
+    [0.0, 0.333333, 0.666667]
+    """
+    g = np.asarray(slopes, dtype=float)
+    rounds = 1 + int(np.ceil(40.0 / -np.log(max(b1, b2, 1e-17)) / g.size))
+    m = v = largest = x = 0.0
+    swing = np.empty(g.size)
+    for _ in range(rounds):  # until what is left of the start is below e^-40
+        for c in g:
+            v = b2 * v + (1.0 - b2) * c**2
+            m, largest = b1 * m + (1.0 - b1) * c, max(largest, v)
+    for _ in range(2):
+        for place, c in enumerate(g):
+            m = b1 * m + (1.0 - b1) * c
+            swing[place] = x = max(0.0, x - m / np.sqrt(largest))
+    return swing

@@ -15,6 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+NEAR_POLE = 1e-6
+"""Nearer to xi = 3/2 two constants of opposite signs, above 1 / NEAR_POLE, would leave their sum too few digits."""
+
 
 class Power(NamedTuple):
     """constant * t^-exponent, what f falls as."""
@@ -49,6 +52,27 @@ def nesterov(xi: float, a: float) -> Power:
     if xi > 1.5:
         return Power(xi + 1.5, 2.0 * math.gamma(xi - 1.5) / (math.pi * a))
     return _bessel(xi, a, 1.0, 1.0)
+
+
+class Meeting(NamedTuple):
+    """What `nesterov` falls as where its two powers are near each other, 1 < xi < 2: their sum, or at xi = 3/2 its limit."""
+
+    xi: float
+    a: float
+
+    def __call__(self, steps: Float[ArrayLike, "..."]) -> Float[np.ndarray, "..."]:
+        """c t^(-2 xi) + d t^(-xi - 3/2), whose constants have poles of opposite signs at 3/2: 2 / (pi a) t^-3 (ln t + gamma + 6 ln 2 - 4).
+
+        Both are leading terms of int w^(2 xi - 3) J_1(w)^2 e^(-w^2 / t) dw, by its Mellin transform (derived here, checked by quadrature).
+
+        >>> float(Meeting(1.5, 1.0)(1.0).round(6)), float(Meeting(1.5 + 1e-7, 1.0)(1.0).round(6))
+        (0.468615, 0.468615)
+        """
+        t = np.asarray(steps, dtype=float)
+        if abs(self.xi - 1.5) < NEAR_POLE:
+            return 2.0 / (math.pi * self.a) * t**-3 * (np.log(t) + np.euler_gamma + 6.0 * math.log(2.0) - 4.0)
+        damped = 2.0 * math.gamma(self.xi - 1.5) / (math.pi * self.a)
+        return _bessel(self.xi, self.a, 1.0, 1.0)(t) + damped * t ** -(self.xi + 1.5)
 
 
 def nu_method(xi: float, a: float, nu: float = 2.0) -> Power:
