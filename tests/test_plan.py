@@ -157,7 +157,7 @@ class TestWhatALossMakesOfTheExamples:
         assert lanes_of(problem, num_steps=1000, batch_sizes=(300,)) == num_lanes
 
     def test_is_little_of_small_batches_unless_records_take_longer(self):
-        assert lanes_of(network(), num_steps=1000) == 57  # 9 blocks: 63 lanes of 8 x 32 + 258 numbers are 256 KiB
+        assert lanes_of(network(), num_steps=1000) == 128
         assert lanes_of(network(), num_steps=100) == 8
 
     def test_leaves_a_gpu_its_one_block(self, monkeypatch):
