@@ -158,7 +158,10 @@ class TestWhatALossMakesOfTheExamples:
 
     def test_is_little_of_small_batches_unless_records_take_longer(self):
         assert lanes_of(network(), num_steps=1000) == 128
-        assert lanes_of(network(), num_steps=100) == 8
+        assert lanes_of(network(30_000), num_steps=1000) == 8
+
+    def test_is_nothing_to_blocks_that_would_soon_be_done(self):
+        assert lanes_of(network(), num_steps=10, batch_sizes=(300,)) == 128
 
     def test_leaves_a_gpu_its_one_block(self, monkeypatch):
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -249,9 +252,10 @@ class TestNumbersDoNotDependOnTheCut:
         assert shared == ({frozenset({0}), frozenset({1}), frozenset({2})} if num_groups == 3 else {frozenset({0, 1, 2})})
         agree(ds, whole)
 
-    @pytest.mark.parametrize("batches", [{}, {"batch_size": 8, "seed": [0, 1]}], ids=["full", "batches"])
+    @pytest.mark.parametrize("batches", [{"batch_size": 300}, {"batch_size": 8, "seed": [0, 1]}], ids=["full", "batches"])
     def test_of_lanes_of_a_network(self, plans, monkeypatch, batches):
         settings = {"num_steps": 20, "record_every": 5, "learning_rate": np.linspace(0.01, 0.2, 12)} | batches
+        monkeypatch.setattr(plan, "BLOCK_SECONDS", 0.0)
         cut = gdjax.sweep(network(), **settings)
         monkeypatch.setattr(plan, "LEAST_LANES", 10**9)
         whole = gdjax.sweep(network(), **settings)
