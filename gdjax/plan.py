@@ -1,11 +1,13 @@
 """Cut a sweep into blocks of equal shape: what runs together, in how many programs, within how much memory.
 
 A sweep is a product of members (problems), streams (a batch size and a seed: what decides the examples) and lanes (numbers of the
-method). On a CPU a block is kept small enough for its parameters to stay in cache; elsewhere it is as large as memory allows.
+method). On a CPU a block is kept small enough to stay in cache, the parameters and what a loss makes of the examples; elsewhere it is as
+large as memory allows.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +17,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
+from gdjax import work
 from gdjax.methods import Method
+from gdjax.models import PerExample
 from gdjax.records import Problem
 from gdjax.samplers import Sampler, has_short_batches
 from gdjax.stopping import Rule
@@ -31,6 +35,19 @@ COPIED_BYTES_PER_SECOND = 3e9
 
 CACHED_BYTES = 16 * 1024
 """Parameters of a block that stay close to a CPU core; with larger blocks a lane took up to twice as long (p = 2 to 100)."""
+
+CACHED_NETWORK_BYTES = 256 * 1024
+"""Parameters of a block and its largest array of activations, where an evaluation by autodiff has a layer of them; autodiff keeps some
+more. Beyond it a lane took up to 2.5 times as long (digits, 32 units: 64 lanes against 8), in batches too."""
+
+LEAST_COLUMNS = 256
+"""Activations of one example, of a block's lanes together: with half of them products are narrow (up to 1.4 times)."""
+
+BLOCK_SECONDS = 0.01
+"""Work of a block beside which starting it costs little (measured: 0.3 to 0.5 ms)."""
+
+LEAST_LANES = 8
+"""Lanes of a block whose layers are wider still (64 units on n = 50: 4 lanes took up to 1.2 times as long)."""
 
 GATHERED_BYTES = 256 * 1024
 """Examples gathered at a time."""
@@ -171,7 +188,7 @@ def _block_shape(grid: Grid, recipe: Recipe, num_streams: int, batch: int, budge
     total = math.prod(2 ** (size - 1).bit_length() if grid.padded else size for size in sizes)
     most = max(1, min(total, budget // (8 * (4 * records + 8 * grid.num_parameters + evaluated))))
     if jax.default_backend() == "cpu" and _is_cut(grid, total, batch):
-        most = min(most, max(128, min(512, CACHED_BYTES // (8 * grid.num_parameters))))
+        most = min(most, _cached_runs(grid, recipe, batch))
         if total >= 128:
             most = min(most, math.ceil(total / workers))  # a block for every core
     part = _even
@@ -180,6 +197,47 @@ def _block_shape(grid: Grid, recipe: Recipe, num_streams: int, batch: int, budge
     lanes = part(grid.num_lanes, most)
     streams = part(num_streams, most // lanes)
     return part(grid.num_members, most // (lanes * streams)), streams, lanes
+
+
+def _cached_runs(grid: Grid, recipe: Recipe, batch: int) -> int:
+    """Runs of a block that stay in a core's cache: by their parameters, or by the activations of the steps or the records."""
+    width = _width(grid.problem)
+    if width == 1:
+        return max(128, min(512, CACHED_BYTES // (8 * grid.num_parameters)))
+    records, steps = len(grid.steps_of(batch)), grid.lengths[batch]
+    n = grid.problem.num_examples
+    often, rows = max((steps, batch), (records, n), key=math.prod)  # the evaluations that take most of the time
+    lone = np.dtype(recipe.dtype).itemsize * (rows * width + grid.num_parameters)
+    busy = int(BLOCK_SECONDS * FLOPS_PER_SECOND / (4 * rows * grid.num_parameters * often))
+    cached = max(LEAST_LANES, LEAST_COLUMNS // width, CACHED_NETWORK_BYTES // lone, busy)
+    return cached if cached <= 32 else 128  # 43 took up to 1.1 times as long as 128, where operations on an example's numbers are fused
+
+
+def _width(problem: Problem) -> int:
+    """Numbers in the largest array that a run makes of one example: a network's widest layer, 1 for a linear model."""
+    if not isinstance(problem.evaluate, PerExample):
+        return 1
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.result_type(leaf)), (problem.start, problem.constants))
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), problem.data)
+    leaves, structure = jax.tree.flatten((*shapes, example))
+    return _traced_width(problem.evaluate, structure, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _traced_width(evaluate: PerExample, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> int:
+    """Traced once, in 5 to 20 ms, with so many lanes and examples that an array of both is known by its size."""
+    num_lanes, num_examples = 1009, 1013  # primes
+    start, constants, example = jax.tree.unflatten(structure, leaves)
+
+    def losses(lanes: Any, constants: Any, examples: Any) -> Any:
+        of_one = jax.vmap(lambda params, example: evaluate.loss(params, example, **constants), in_axes=(None, 0))
+        return jax.vmap(of_one, in_axes=(0, None))(lanes, examples)
+
+    def several(tree: Any, length: int) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((length, *leaf.shape), leaf.dtype), tree)
+
+    made = work.sizes(losses, several(start, num_lanes), constants, several(example, num_examples))
+    return max([1, *(size // (num_lanes * num_examples) for size in made if size % (num_lanes * num_examples) == 0)])
 
 
 def _watched_records(grid: Grid, batch: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Arithmetic that a function asks for, counted from its own program: the same on every machine, whatever compiles and runs it."""
+"""What a function asks for, counted from its own program: the same on every machine, whatever compiles and runs it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,24 @@ def flops(function: Callable[..., Any], *arguments: Any) -> int:
     30
     """
     return round(_of_program(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+def sizes(function: Callable[..., Any], *arguments: Any) -> list[int]:
+    """How many numbers each array has that `function(*arguments)` makes, in the order of its operations; a loop's body counts once.
+
+    >>> sizes(lambda X, v: abs(X @ v).sum(), np.ones((3, 5)), np.ones(5))
+    [3, 3, 1]
+    """
+    return _sizes(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _sizes(program: Any) -> list[int]:
+    made: list[int] = []
+    for operation in program.eqns:
+        inside = [part for value in operation.params.values() for part in _programs(value)]
+        made += [size for part in inside for size in _sizes(part)]
+        made += [math.prod(variable.aval.shape) for variable in operation.outvars]
+    return made
 
 
 def _of_program(program: Any) -> float:

@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -111,6 +112,63 @@ def test_padded_grids_of_nearly_one_size_have_one_shape():
     assert len(shapes) == 1
 
 
+def linear_loss(params, example):
+    features, target = example
+    return 0.5 * jnp.square(features @ params - target)
+
+
+def wavy_loss(params, example):
+    features, target = example
+    return jnp.square(jnp.cos(features) @ params["outer"] - jnp.sum(jnp.cos(features @ params["inner"])) - target)
+
+
+def network(num_examples=300, hidden=32):
+    X, y = random_data(num_examples, 5)
+    return problems.mlp_classification(X, y > np.median(y), hidden=hidden)
+
+
+def own(loss, start):
+    return problems.from_loss(loss, random_data(300, 5), start=start)
+
+
+def lanes_of(problem, **axes):
+    blocks = plan.plan(grid(problem=problem, num_lanes=512, **axes), recipe(), budget=4 * 2**30, workers=2)
+    (num_lanes,) = {block.recipe.width for block in blocks}
+    return num_lanes
+
+
+class TestWhatALossMakesOfTheExamples:
+    """A block's lanes, where those of its parameters alone would be many."""
+
+    @pytest.mark.parametrize(
+        ("problem", "num_lanes"),
+        [
+            (network(hidden=32), 8),
+            (network(hidden=(8, 64)), 8),
+            (network(hidden=10_000), 8),
+            (own(wavy_loss, {"outer": np.ones(5), "inner": np.ones((5, 16))}), 16),
+            (own(linear_loss, np.zeros(5)), 256),  # one number an example
+            (own(wavy_loss, {"outer": np.ones(5), "inner": np.ones((5, 1))}), 171),  # cos(features) is one for all lanes
+            (problems.least_squares(*random_data(300, 5)), 256),
+        ],
+        ids=["a layer", "the widest of two", "one wider than all", "a loss", "a linear loss", "features", "a linear model"],
+    )
+    def test_decides_how_many_lanes_share_a_block(self, problem, num_lanes):
+        assert lanes_of(problem, num_steps=1000, batch_sizes=(300,)) == num_lanes
+
+    def test_is_little_of_small_batches_unless_records_take_longer(self):
+        assert lanes_of(network(), num_steps=1000) == 128
+        assert lanes_of(network(30_000), num_steps=1000) == 8
+
+    def test_is_nothing_to_blocks_that_would_soon_be_done(self):
+        assert lanes_of(network(), num_steps=10, batch_sizes=(300,)) == 128
+
+    def test_leaves_a_gpu_its_one_block(self, monkeypatch):
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        blocks = plan.plan(grid(problem=network(), num_lanes=512, num_steps=1000), recipe(), budget=4 * 2**30, workers=1)
+        assert [block.shape for block in blocks] == [(1, 1, 512)]
+
+
 class TestGroups:
     """Which batch sizes share a program."""
 
@@ -193,6 +251,17 @@ class TestNumbersDoNotDependOnTheCut:
         shared = {frozenset(number // len(SETTINGS["seed"]) for number in block.streams) for block in blocks}
         assert shared == ({frozenset({0}), frozenset({1}), frozenset({2})} if num_groups == 3 else {frozenset({0, 1, 2})})
         agree(ds, whole)
+
+    @pytest.mark.parametrize("batches", [{"batch_size": 300}, {"batch_size": 8, "seed": [0, 1]}], ids=["full", "batches"])
+    def test_of_lanes_of_a_network(self, plans, monkeypatch, batches):
+        settings = {"num_steps": 20, "record_every": 5, "learning_rate": np.linspace(0.01, 0.2, 12)} | batches
+        monkeypatch.setattr(plan, "BLOCK_SECONDS", 0.0)
+        cut = gdjax.sweep(network(), **settings)
+        monkeypatch.setattr(plan, "LEAST_LANES", 10**9)
+        whole = gdjax.sweep(network(), **settings)
+        assert [len(blocks) > 1 for blocks in plans] == [True, False]
+        for name in ("objective", "gradient_norm"):
+            np.testing.assert_allclose(cut[name], whole[name], rtol=ROUNDING)
 
     def test_of_members(self, plans):
         def build(condition_number):
