@@ -217,10 +217,16 @@ def _width(problem: Problem) -> int:
     """Numbers in the largest array that a run makes of one example: a network's widest layer, 1 for a linear model."""
     if not isinstance(problem.evaluate, PerExample):
         return 1
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.result_type(leaf)), (problem.start, problem.constants))
+    shapes = jax.tree.map(_shaped, (problem.start, problem.constants))
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), problem.data)
     leaves, structure = jax.tree.flatten((*shapes, example))
     return _traced_width(problem.evaluate, structure, tuple(leaves))
+
+
+def _shaped(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The leaf without its numbers; a problem that is built inside a program comes without them."""
+    like = leaf if hasattr(leaf, "dtype") else np.asarray(leaf, dtype=float)
+    return jax.ShapeDtypeStruct(like.shape, like.dtype)
 
 
 @functools.lru_cache(maxsize=64)
