@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ def warmed(learning_rate: float, small_rate: float, num_small: float, length: fl
     """Gradient descent at `small_rate` for `num_small` steps, then with a linear warm-up of `length` steps to `learning_rate`."""
 
     def rate(step: Any) -> Any:
-        return jnp.where(step < num_small, small_rate, learning_rate * schedules.warmup(step - num_small, length=length))
+        return jnp.where(step < num_small, small_rate, learning_rate * schedules.linear_warmup(step - num_small, length=length))
 
     return optax.sgd(rate)
 
@@ -424,7 +425,7 @@ def _draw_shown(axes: Axes, shown: xr.Dataset) -> None:
         values = (shown.objective / shown.objective.isel(step=0)).isel(plan=plan).values
         figures.trajectory(axes, steps, values, bounds=bounds, color=color, linewidth=1.8)
         axes.annotate(name, SHOWN_NAMES[plan], color=color, fontsize=7)
-        residuals = np.array([catapult.descent(start, rates[:count, plan]).residual for count in steps])
+        residuals = np.array([state.residual for state in itertools.accumulate(rates[:, plan], catapult.after_step, initial=start)])
         with np.errstate(over="ignore"):
             figures.dashed(axes, steps, np.square(residuals / residuals[0]), bounds=bounds)
     axes.set(
@@ -451,10 +452,10 @@ def _draw_factor_edges(axes: Axes, factors: xr.Dataset) -> None:
 
 
 def _draw_factor_gains(axes: Axes, factors: xr.Dataset) -> None:
-    lengths = factors.length.values[:-1]
+    lengths, bought = factors.length.values[:-1], (gains(factors), gains(exact(factors)))
     for scale, color in zip((0.7, 1.5, 3.0), figures.COLORS[3:], strict=False):
         near: Any = {"scale": scale, "method": "nearest"}
-        measured, told = (gains(some).sel(**near).values[..., :-1] for some in (factors, exact(factors)))
+        measured, told = (some.sel(**near).values[..., :-1] for some in bought)
         axes.plot(lengths, measured, "o", color=color, markersize=3.5, label=f"s = {float(factors.scale.sel(**near)):.2g}")
         figures.dashed(axes, lengths, told, bounds=(1e-3, 1e3), color=color)
     _label_gains(axes, "two factors")
@@ -478,10 +479,10 @@ def _draw_wall(axes: Axes, net: xr.Dataset) -> None:
 
 def _draw_followed(axes: Axes, network: xr.Dataset) -> None:
     """2 / lambda_max at the end of the longest warm-up, in units of that at the start."""
+    fine = network.learning_rate <= largest_rate(network).isel(plan=-2)
+    reached = (network.learning_rate / network.follows).where(fine)
     for scale, color in zip(network.scale.values, figures.COLORS[3:], strict=False):
-        fine = network.learning_rate <= largest_rate(network).isel(plan=-2)
-        reached = (network.learning_rate / network.follows).where(fine).sel(scale=scale)
-        axes.plot(network.learning_rate, reached.transpose("learning_rate", ...), "o", color=color, markersize=2.5)
+        axes.plot(network.learning_rate, reached.sel(scale=scale).transpose("learning_rate", ...), "o", color=color, markersize=2.5)
         axes.plot([], [], "o", color=color, markersize=2.5, label=f"w = {scale:g}")
     ends = np.asarray(RELATIVE)
     figures.dashed(axes, ends, ends, bounds=(1e-3, 1e3), label="2/λ$_{max}$ = η")
@@ -491,13 +492,14 @@ def _draw_followed(axes: Axes, network: xr.Dataset) -> None:
 
 
 def _draw_gains(axes: Axes, network: xr.Dataset) -> None:
-    gained, along = gains(network).isel(plan=slice(0, -1)), softened(network).isel(small_step=slice(1, None))
+    bought, along = gains(network), softened(network).isel(small_step=slice(1, None))
+    gained, small_steps = bought.isel(plan=slice(0, -1)), bought.isel(plan=-1)
     for scale, color in zip(network.scale.values, figures.COLORS[3:], strict=False):
         one, later = gained.sel(scale=scale), _mean(along.sel(scale=scale))
         axes.fill_between(one.length, one.min("seed"), one.max("seed"), color=color, alpha=0.18, linewidth=0)
         axes.plot(one.length, _mean(one), "o-", color=color, markersize=3.5)
         figures.dashed(axes, later.small_step.values, later.values, bounds=(1e-3, 1e3), color=color)
-        axes.plot(one.length[-1] * 1.15, _mean(gains(network).isel(plan=-1).sel(scale=scale)), "x", color=color, markersize=4)
+        axes.plot(one.length[-1] * 1.15, _mean(small_steps.sel(scale=scale)), "x", color=color, markersize=4)
     axes.plot([], [], "x", color="0.4", markersize=4, label=PLANS[-1])
     _label_gains(axes, "network")
     axes.legend(loc="upper left")

@@ -48,14 +48,14 @@ def cosine(step: Any, horizon: Any) -> Any:
     return 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(1.0, jnp.asarray(step) / horizon)))
 
 
-def warmup_cosine(step: Any, horizon: Any, *, warmup: Any = 0.05) -> Any:
-    """`cosine` times min(1, (t + 1) / (warmup T)): the rate grows over the first part of the run."""
-    return jnp.minimum(1.0, (jnp.asarray(step) + 1.0) / (warmup * horizon)) * cosine(step, horizon)
-
-
-def warmup(step: Any, *, length: Any) -> Any:
+def linear_warmup(step: Any, *, length: Any) -> Any:
     """min(1, (t + 1) / length): linear warm-up, after which the rate stays; a length of 1 is none (Goyal et al. 2017)."""
     return jnp.minimum(1.0, (jnp.asarray(step) + 1.0) / length)
+
+
+def warmup_cosine(step: Any, horizon: Any, *, warmup: Any = 0.05) -> Any:
+    """`cosine` times min(1, (t + 1) / (warmup T)): the rate grows over the first part of the run."""
+    return linear_warmup(step, length=warmup * horizon) * cosine(step, horizon)
 
 
 def wsd(step: Any, horizon: Any, *, cooldown: Any = 0.2) -> Any:
@@ -99,7 +99,7 @@ def warmup_cosine_sgd(learning_rate: float, horizon: float = 1000.0, warmup: flo
 
 def warmup_sgd(learning_rate: float, length: float = 10.0) -> optax.GradientTransformation:
     """Gradient descent with the rate growing linearly to learning_rate over the first `length` steps, and constant from there on."""
-    return _scheduled(learning_rate, lambda step: warmup(step, length=length))
+    return _scheduled(learning_rate, lambda step: linear_warmup(step, length=length))
 
 
 def wsd_sgd(learning_rate: float, horizon: float = 1000.0, cooldown: float = 0.2) -> optax.GradientTransformation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,14 +62,9 @@ def mlp_from_file(
     *,
     num_examples: int | None = None,
     scale: str = "standardize",
-    hidden: int | Sequence[int] = (32,),
-    activation: str = "tanh",
-    loss: str = "cross_entropy",
-    weight_scale: float = 1.0,
-    seed: int = 0,
     **options: Any,
 ) -> Problem:
-    """`mlp_classification` on a data set, its target as labels: `data` names a reader of `gdjax.data`, `options` are that reader's.
+    """`mlp_classification` on a data set, its target as labels: `data` names a reader of `gdjax.data`, `options` are its and the network's.
 
     Parameters
     ----------
@@ -78,8 +73,8 @@ def mlp_from_file(
     scale
         As in `from_file`, of the rows that are taken.
     """
+    network = {option: options.pop(option) for option in keywords(mlp_classification) if option in options}
     table = _table(data, scale, options, num_examples, labels=True)
-    network: Any = {"hidden": hidden, "activation": activation, "loss": loss, "weight_scale": weight_scale, "seed": seed}
     return dataclasses.replace(mlp_classification(table.features, table.target, **network), name=f"mlp on {table.source}")
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import ArrayLike, Float
 
 from gdjax import models
-from gdjax.problems.arrays import checked_classes
-from gdjax.records import InputError, Problem, several, unknown_name, whole
+from gdjax.problems.arrays import checked_classes, positive
+from gdjax.records import Problem, several, unknown_name, whole
 
 
 def mlp_classification(
@@ -59,8 +57,7 @@ def mlp_classification(
         raise unknown_name("activation", activation, models.ACTIVATIONS)
     if loss not in models.CLASS_LOSSES:
         raise unknown_name("loss of classes", loss, models.CLASS_LOSSES)
-    if not isinstance(weight_scale, Tracer) and not (isinstance(weight_scale, int | float) and 0 < weight_scale < np.inf):
-        raise InputError(f"weight_scale={weight_scale} is not allowed: it is a number above 0.")
+    weight_scale = positive("weight_scale", weight_scale)
     widths = [features.shape[1], *units, len(classes)]
     return Problem(
         evaluate=models.PerExample(models.MlpClassifier(activation, loss)),
